@@ -1,0 +1,9 @@
+_base_ = './mmseg_runtime.py'
+default_hooks = dict(
+    checkpoint=dict(save_best='student/mIoU'),
+    schedule=dict(type='mmseg_adm.DistillScheduleHook'),
+    student_checkpoint=dict(type='mmseg_adm.StudentCheckpointHook'),
+    pictures=dict(type='mmseg_adm.ConsensusPictureHook'),
+)
+val_cfg = dict(type='mmseg_adm.MembersValLoop')
+test_cfg = dict(type='mmseg_adm.MembersTestLoop')

@@ -1,0 +1,148 @@
+"""What is wrong with a data set, said before training starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset
+from mmengine.registry import DATASETS
+from torch import nn
+
+# What each data set looks like below its root; others follow BaseSegDataset.
+LAYOUTS = {
+    'CityscapesDataset': (
+        'leftImg8bit/{train,val}/CITY/NAME_leftImg8bit.png and '
+        'gtFine/{train,val}/CITY/NAME_gtFine_labelTrainIds.png'
+    ),
+    'ADE20KDataset': (
+        'images/{training,validation}/NAME.jpg and annotations/{training,validation}/NAME.png'
+    ),
+    'mmseg_adm.CamVidDataset': 'images/{train,val}/NAME.jpg and annotations/{train,val}/NAME.png',
+}
+# The variables that the shipped configs take the roots from.
+ROOT_VARIABLES = {
+    'CityscapesDataset': 'CITYSCAPES_ROOT',
+    'ADE20KDataset': 'ADE20K_ROOT',
+    'mmseg_adm.CamVidDataset': 'CAMVID_ROOT',
+}
+
+
+def check_data_paths(config: Config, splits: tuple[str, ...] = ('train', 'val')) -> None:
+    """Check that the data of a run are where its config says.
+
+    Args:
+        config: A full config with ``<split>_dataloader``.
+        splits: Which of them are looked at.
+
+    Raises:
+        FileNotFoundError: If a root, a folder or an index file is missing, or a folder holds
+            no image; the message names the path and the layout.
+    """
+    for split in splits:
+        loader = config.get(f'{split}_dataloader')
+        if loader:
+            dataset = loader['dataset']
+            check_dataset_paths(dataset.get('dataset', dataset), split)
+
+
+def check_dataset_paths(dataset: dict, split: str) -> None:
+    """Check the folders of one data set config of the ``BaseSegDataset`` kind."""
+    prefix = dataset.get('data_prefix') or {}
+    if 'img_path' not in prefix:
+        return
+    root = Path(dataset.get('data_root') or '.')
+    if not root.is_dir():
+        raise FileNotFoundError(_explain(dataset, split, f'{root.absolute()} does not exist'))
+    annotation_file = dataset.get('ann_file')
+    if annotation_file and not (root / annotation_file).is_file():
+        problem = f'the list {(root / annotation_file).absolute()} does not exist'
+        raise FileNotFoundError(_explain(dataset, split, problem))
+    endings = _endings(dataset)
+    for key, ending in endings.items():
+        if prefix.get(key) is None:
+            continue
+        folder = root / prefix[key]
+        if not folder.is_dir():
+            raise FileNotFoundError(_explain(dataset, split, f'{folder.absolute()} does not exist'))
+        if next(folder.rglob(f'*{ending}'), None) is None:
+            problem = f'{folder.absolute()} holds no file that ends in {ending}'
+            raise FileNotFoundError(_explain(dataset, split, problem))
+
+
+def _endings(dataset: dict) -> dict[str, str]:
+    """File endings of images and label maps: the config's, else the class's defaults."""
+    import inspect
+
+    kind = DATASETS.get(dataset['type'])
+    defaults = {
+        name: parameter.default
+        for base in reversed(kind.__mro__)
+        if '__init__' in vars(base)
+        for name, parameter in inspect.signature(base.__init__).parameters.items()
+    }
+    keys = {'img_path': 'img_suffix', 'seg_map_path': 'seg_map_suffix'}
+    return {path: dataset.get(key, defaults.get(key, '')) for path, key in keys.items()}
+
+
+def _explain(dataset: dict, split: str, problem: str) -> str:
+    kind = dataset['type']
+    layout = LAYOUTS.get(kind, 'the folders that data_prefix names')
+    variable = ROOT_VARIABLES.get(kind)
+    how = f'set the environment variable {variable}, or data_root' if variable else 'set data_root'
+    return (
+        f'{split} data ({kind}): {problem}. Expected below the root: {layout}. If the data lie '
+        f'elsewhere, {how}'
+    )
+
+
+def check_classes(model: nn.Module, dataset: BaseDataset) -> None:
+    """Check that every network predicts as many classes as the data set has.
+
+    Raises:
+        ValueError: With both counts.
+    """
+    expected = len(dataset.metainfo['classes'])
+    networks = {name: model.network(name) for name in model.member_names} if hasattr(
+        model, 'member_names') else {'the model': model}  # fmt: skip
+    for name, network in networks.items():
+        found = getattr(network, 'num_classes', expected)
+        if found != expected:
+            raise ValueError(
+                f"'{name}' predicts {found} classes, but {type(dataset).__name__} has {expected}: "
+                'set decode_head.num_classes and auxiliary_head.num_classes'
+            )
+
+
+def check_labels(dataset: BaseDataset, max_samples: int) -> None:
+    """Read label maps as training would, and check their values.
+
+    Args:
+        dataset: Of the ``BaseSegDataset`` kind.
+        max_samples: How many maps, evenly spread over the set.
+
+    Raises:
+        ValueError: If a map holds a value that is neither a class nor ignored; with its file.
+        FileNotFoundError: If a map is missing.
+    """
+    load = [step for step in dataset.pipeline.transforms
+            if type(step).__name__.startswith('LoadAnnotations')][:1]  # fmt: skip
+    classes = dataset.metainfo['classes']
+    count = min(max_samples, len(dataset))
+    if not load or not count:
+        return
+    for index in np.linspace(0, len(dataset) - 1, count).astype(int):
+        info = dataset.get_data_info(int(index))
+        path = info.get('seg_map_path')
+        if path and not Path(path).is_file():
+            raise FileNotFoundError(f'no label map {path} for the image {info["img_path"]}')
+        values = np.unique(load[0](info)['gt_seg_map'])
+        wrong = values[(values >= len(classes)) & (values != dataset.ignore_index)]
+        if wrong.size:
+            raise ValueError(
+                f'{path} holds the label {int(wrong[0])}, but {type(dataset).__name__} has '
+                f'classes 0 to {len(classes) - 1} and ignores {dataset.ignore_index}'
+                + ('' if dataset.reduce_zero_label else
+                   '. If 0 means "not labelled" in these maps, set reduce_zero_label=True')
+            )  # fmt: skip

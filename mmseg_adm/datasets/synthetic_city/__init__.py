@@ -1,0 +1,1 @@
+from .scene import draw_scene

@@ -1,0 +1,29 @@
+"""What a scene is made of, once everything has its place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.random import Generator
+
+from .canvas import Canvas, Place
+
+
+@dataclass(frozen=True)
+class Prop:
+    """Something to draw: the deepest first; ``outline`` is what shades the ground under it."""
+
+    depth: float
+    draw: Callable[[Canvas, Generator], None]
+    outline: np.ndarray | None = None
+
+
+def standing(draw: Callable[..., None], place: Place, size: tuple[float, float], **how: Any) -> Prop:
+    """A thing of this length and width on the ground, drawn by ``draw(canvas, rng, place)``."""
+    length, width = size[0] / 2 + 0.15, size[1] / 2 + 0.15
+    corners = [(-length, 0, -width), (-length, 0, width), (length, 0, width), (length, 0, -width)]
+    return Prop(place.z, partial(draw, place=place, **how), place.world(corners))

@@ -1,0 +1,27 @@
+"""Hooks, loops and optimiser wrappers."""
+
+from .hooks import (
+    ConsensusPictureHook,
+    DataCheckHook,
+    DataStreamHook,
+    DistillScheduleHook,
+    FiniteLossHook,
+    ResumeGuardHook,
+    StudentCheckpointHook,
+)
+from .loops import AgreementMetric, MembersTestLoop, MembersValLoop
+from .optim import CPUAmpOptimWrapper
+
+__all__ = [
+    'AgreementMetric',
+    'CPUAmpOptimWrapper',
+    'ConsensusPictureHook',
+    'DataCheckHook',
+    'DataStreamHook',
+    'DistillScheduleHook',
+    'FiniteLossHook',
+    'MembersTestLoop',
+    'MembersValLoop',
+    'ResumeGuardHook',
+    'StudentCheckpointHook',
+]

@@ -1,0 +1,37 @@
+"""Look at the labels before the first iteration."""
+
+from __future__ import annotations
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from mmseg_adm.datasets.checks import check_classes, check_labels
+from mmseg_adm.registry import HOOKS
+
+
+@HOOKS.register_module()
+class DataCheckHook(Hook):
+    """Classes of data set and networks agree, and label values are among them.
+
+    Args:
+        max_samples: Label maps that are read per data set, evenly spread; 0 reads none.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self, max_samples: int = 100) -> None:
+        self.max_samples = max_samples
+
+    def before_train(self, runner: Runner) -> None:
+        """Check the training and the validation set.
+
+        Raises:
+            ValueError: With the file and the value, or both class counts.
+        """
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        loaders = [runner.train_dataloader, runner.val_dataloader]
+        for loader in filter(None, loaders):
+            dataset = getattr(loader.dataset, 'dataset', loader.dataset)
+            check_classes(model, dataset)
+            check_labels(dataset, self.max_samples)

@@ -1,0 +1,108 @@
+"""When each method starts, how it ramps up, and when it stops."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from mmseg_adm.registry import HOOKS
+
+OPTIONS = ('start', 'ramp', 'ramp_iters', 'stop')
+
+
+def method_strength(
+    iteration: int,
+    start: int = 0,
+    ramp: str | None = None,
+    ramp_iters: int = 0,
+    stop: int | None = None,
+) -> float:
+    """The factor of a method's losses in an iteration.
+
+    Args:
+        iteration: Counted from 0.
+        start: The first iteration in which the method runs.
+        ramp: ``'linear'`` or ``'cosine'``: how the factor rises to 1; ``None`` jumps.
+        ramp_iters: In how many iterations.
+        stop: The first iteration in which it no longer runs.
+    """
+    if iteration < start or (stop is not None and iteration >= stop):
+        return 0.0
+    if ramp is None or iteration - start + 1 >= ramp_iters:
+        return 1.0
+    progress = (iteration - start + 1) / ramp_iters
+    return progress if ramp == 'linear' else 0.5 * (1 - math.cos(math.pi * progress))
+
+
+@HOOKS.register_module()
+class DistillScheduleHook(Hook):
+    """Sets the strength of each method before each iteration.
+
+    At strength 0 a method does not run, and a frozen teacher that no running method reads is
+    not run either. The strength follows from the iteration alone: nothing to resume.
+
+    Args:
+        schedules: By method: ``start``, ``ramp``, ``ramp_iters``, ``stop`` as in
+            :func:`method_strength`. Methods without one run at full strength.
+
+    Raises:
+        ValueError: If an option is unknown or its value impossible.
+    """
+
+    priority = 'HIGH'
+
+    def __init__(self, schedules: Mapping[str, Mapping] | None = None) -> None:
+        self.schedules = {name: dict(options) for name, options in (schedules or {}).items()}
+        for name, options in self.schedules.items():
+            _check(name, **options)
+
+    def before_train(self, runner: Runner) -> None:
+        """Refuse schedules of methods that the model doesn't have.
+
+        Raises:
+            ValueError: With the methods that it has.
+        """
+        methods = self._methods(runner)
+        for name in self.schedules:
+            if name not in methods:
+                raise ValueError(
+                    f"schedule for '{name}', but the methods are: {', '.join(methods) or 'none'}"
+                )
+
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None
+    ) -> None:
+        """Set the strengths of this iteration."""
+        for name, method in self._methods(runner).items():
+            method.strength = method_strength(runner.iter, **self.schedules.get(name, {}))
+
+    @staticmethod
+    def _methods(runner: Runner) -> Mapping:
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        return getattr(model, 'methods', {})
+
+
+def _check(name: str, **options: object) -> None:
+    for option, value in options.items():
+        if option not in OPTIONS:
+            raise ValueError(
+                f"the schedule of '{name}' has no option '{option}': {', '.join(OPTIONS)}"
+            )
+        if option == 'ramp':
+            valid, expected = value in ('linear', 'cosine', None), "'linear', 'cosine' or None"
+        else:
+            optional = option == 'stop' and value is None
+            valid, expected = optional or (isinstance(value, int) and value >= 0), 'an integer >= 0'
+        if not valid:
+            raise ValueError(
+                f"the schedule of '{name}': {option} must be {expected}, got {value!r}"
+            )
+    if options.get('ramp') and not options.get('ramp_iters'):
+        raise ValueError(f"the schedule of '{name}' has a ramp without ramp_iters")
+    start, stop = options.get('start', 0), options.get('stop')
+    if stop is not None and stop <= start:  # type: ignore[operator]
+        raise ValueError(f"the schedule of '{name}' stops at {stop}, before it starts at {start}")

@@ -1,0 +1,169 @@
+"""Evaluation of every member in one pass over the data."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from mmengine.evaluator import BaseMetric, Evaluator
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner, TestLoop, ValLoop
+from mmengine.runner.amp import autocast
+from torch.utils.data import DataLoader
+
+from mmseg_adm.registry import LOOPS, METRICS
+
+
+@METRICS.register_module()
+class AgreementMetric(BaseMetric):
+    """Percentage of labelled pixels where all members predict the same class.
+
+    Args:
+        ignore_index: Labels that do not count.
+        collect_device: As in MMEngine.
+    """
+
+    def __init__(self, ignore_index: int = 255, collect_device: str = 'cpu') -> None:
+        super().__init__(collect_device)
+        self.ignore_index = ignore_index
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        """Count one batch; each sample holds ``label`` and ``predictions``, (H, W) each."""
+        for sample in data_samples:
+            first, *others = sample['predictions']
+            labelled = sample['label'].to(first.device) != self.ignore_index
+            same = labelled
+            for other in others:
+                same = same & (first == other)
+            self.results.append((int(same.sum()), int(labelled.sum())))
+
+    def compute_metrics(self, results: list[tuple[int, int]]) -> dict[str, float]:
+        """The percentage over all images."""
+        same, labelled = (sum(counts) for counts in zip(*results, strict=True))
+        return {'agreement': round(100 * same / max(labelled, 1), 2)}
+
+
+class _MembersLoop:
+    """What validation and test share; a mixin before MMEngine's loop of either kind.
+
+    Metrics are those of the evaluator's config, once per member and prefixed by its name,
+    then ``gap/mIoU`` = teacher - student for each other member, and ``agreement``.
+    """
+
+    stage: str
+
+    def __init__(
+        self,
+        runner: Runner,
+        dataloader: DataLoader | dict,
+        evaluator: dict | list,
+        fp16: bool = False,
+    ) -> None:
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        if not hasattr(model, 'predict_members'):
+            raise TypeError(
+                f"{type(self).__name__} evaluates the members of a KnowledgeDistiller; for a "
+                f"{type(model).__name__} use mmseg's own: {self.stage}_cfg=dict(type="
+                f"'{self.stage.capitalize()}Loop')"
+            )
+        configs = evaluator if isinstance(evaluator, list) else [evaluator]
+        student = _prefixed(configs, model.student)
+        super().__init__(runner, dataloader, student, fp16)  # type: ignore[call-arg]
+        self.model = model
+        self.members = model.member_names
+        self.evaluators = {model.student: self.evaluator}  # type: ignore[has-type]
+        for name in self.members[1:]:
+            self.evaluators[name] = runner.build_evaluator(_prefixed(configs, name))
+        ignore_index = configs[0].get('ignore_index', 255)
+        self.agreement = Evaluator(AgreementMetric(ignore_index))
+        for each in self.evaluators.values():
+            each.dataset_meta = self.evaluator.dataset_meta
+
+    def run(self) -> dict:
+        """Evaluate; returns all metrics of all members."""
+        runner = self.runner  # type: ignore[attr-defined]
+        runner.call_hook(f'before_{self.stage}')
+        runner.call_hook(f'before_{self.stage}_epoch')
+        runner.model.eval()
+        for index, data_batch in enumerate(self.dataloader):  # type: ignore[attr-defined]
+            self.run_iter(index, data_batch)
+        metrics = self._metrics(len(self.dataloader.dataset))  # type: ignore[attr-defined]
+        runner.call_hook(f'after_{self.stage}_epoch', metrics=metrics)
+        runner.call_hook(f'after_{self.stage}')
+        return metrics
+
+    @torch.no_grad()
+    def run_iter(self, idx: int, data_batch: dict) -> None:
+        """Predict one batch with every member; hooks see the student's predictions."""
+        runner = self.runner  # type: ignore[attr-defined]
+        runner.call_hook(f'before_{self.stage}_iter', batch_idx=idx, data_batch=data_batch)
+        with autocast(enabled=self.fp16):  # type: ignore[attr-defined]
+            predictions = self.model.predict_members(data_batch, self.members)
+        for name, outputs in predictions.items():
+            self.evaluators[name].process(data_samples=outputs, data_batch=data_batch)
+        if len(self.members) > 1:
+            self.agreement.process(_side_by_side(list(predictions.values())), data_batch)
+        runner.call_hook(
+            f'after_{self.stage}_iter',
+            batch_idx=idx,
+            data_batch=data_batch,
+            outputs=predictions[self.model.student],
+        )
+
+    def _metrics(self, size: int) -> dict:
+        metrics = {}
+        for name, evaluator in self.evaluators.items():
+            # IoUMetric prints a table that doesn't say whose it is.
+            self.runner.logger.info(f'Evaluating member: {name}')  # type: ignore[attr-defined]
+            metrics.update(evaluator.evaluate(size))
+        student, *others = self.members
+        for name in others:
+            if f'{name}/mIoU' in metrics:
+                gap = metrics[f'{name}/mIoU'] - metrics[f'{student}/mIoU']
+                key = 'gap/mIoU' if len(others) == 1 else f'gap/{name}/mIoU'
+                metrics[key] = round(float(gap), 2)
+        if others:
+            metrics.update(self.agreement.evaluate(size))
+        return metrics
+
+
+@LOOPS.register_module()
+class MembersValLoop(_MembersLoop, ValLoop):
+    """Validation of every member in one pass: ``val_cfg=dict(type='mmseg_adm.MembersValLoop')``.
+
+    Args:
+        runner: The runner.
+        dataloader: Loader or config.
+        evaluator: Metric config, or a list of them.
+        fp16: Predict under autocast.
+    """
+
+    stage = 'val'
+
+
+@LOOPS.register_module()
+class MembersTestLoop(_MembersLoop, TestLoop):
+    """The same for testing; arguments as for :class:`MembersValLoop`."""
+
+    stage = 'test'
+
+
+def _prefixed(configs: list, member: str) -> list:
+    """A metric of each config for one member, its output files in a folder of its own."""
+    configs = [dict(copy.deepcopy(config), prefix=member) for config in configs]
+    for config in configs:
+        if config.get('output_dir'):
+            config['output_dir'] = f'{config["output_dir"]}/{member}'
+    return configs
+
+
+def _side_by_side(predictions: list[list]) -> list[dict]:
+    return [
+        {
+            'label': samples[0].gt_sem_seg.data.squeeze(0),
+            'predictions': [sample.pred_sem_seg.data.squeeze(0) for sample in samples],
+        }
+        for samples in zip(*predictions, strict=True)
+        if 'gt_sem_seg' in samples[0]
+    ]

@@ -1,0 +1,140 @@
+"""From a distiller's checkpoint to a plain MMSegmentation checkpoint and config."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, ConfigDict
+
+from .checkpoint import read_checkpoint, weights_of
+from .models.members import MEMBER_OPTIONS
+
+DISTILLER = 'KnowledgeDistiller'
+
+
+def is_distillation_config(config: Config) -> bool:
+    """Whether the config's model is a distiller."""
+    return str(config.model.get('type', '')).split('.')[-1] == DISTILLER
+
+
+def plain_config(config: Config, member: str | None = None) -> Config:
+    """The config with which mmseg alone builds one member and prepares its images.
+
+    Args:
+        config: The distillation config.
+        member: Its name; by default the one that is deployed.
+
+    Raises:
+        ValueError: If there is no such member.
+    """
+    model = config.model
+    member = member or model.get('student', 'student')
+    if member not in model.members:
+        raise ValueError(f"'{member}' is not a member: {', '.join(model.members)}")
+    plain = ConfigDict(copy.deepcopy(model.members[member]))
+    for option in MEMBER_OPTIONS:
+        plain.pop(option, None)
+    plain.setdefault('data_preprocessor', copy.deepcopy(model.get('data_preprocessor')))
+    drop_pretrained(plain)
+    pipeline = config.test_dataloader.dataset.pipeline
+    return Config(
+        dict(
+            default_scope='mmseg',
+            model=plain,
+            test_pipeline=pipeline,
+            # Where MMSegInferencer looks for it.
+            test_dataloader=dict(dataset=dict(pipeline=pipeline)),
+        )
+    )
+
+
+def plain_checkpoint(checkpoint: dict, member: str) -> dict:
+    """One member's weights under mmseg's own names, with the classes that it predicts.
+
+    Args:
+        checkpoint: As the distiller's run saved it.
+        member: Its name.
+
+    Raises:
+        ValueError: If the checkpoint does not hold the member.
+    """
+    prefix = f'members.{member}.'
+    weights = {
+        key[len(prefix) :]: value
+        for key, value in weights_of(checkpoint).items()
+        if key.startswith(prefix)
+    }
+    if not weights:
+        held = sorted({key.split('.')[1] for key in weights_of(checkpoint)
+                       if key.startswith('members.')})  # fmt: skip
+        raise ValueError(
+            f"the checkpoint holds no member '{member}' (it holds: {', '.join(held) or 'none'}); "
+            'a frozen member is never saved: use the checkpoint that it was loaded from'
+        )
+    meta = checkpoint.get('meta', {}).get('dataset_meta') or {}
+    dataset_meta = {
+        'classes': [str(name) for name in meta.get('classes', [])],
+        'palette': [[int(value) for value in colour] for colour in meta.get('palette', [])],
+    }
+    # Without the classes mmseg guesses those of Cityscapes.
+    return {'state_dict': weights, 'meta': {'dataset_meta': dataset_meta}}
+
+
+def export_member(
+    config: Config, checkpoint: str | Path, target: str | Path, member: str | None = None
+) -> Path:
+    """Write ``target`` (.pth) and, beside it, the config of the same name (.py).
+
+    Args:
+        config: The distillation config.
+        checkpoint: Of the distiller.
+        target: Where the weights go.
+        member: By default the one that is deployed.
+
+    Returns:
+        The path of the weights.
+
+    Raises:
+        ValueError: If the config is no distillation config or has no such member.
+        FileNotFoundError: If the checkpoint is not there.
+    """
+    if not is_distillation_config(config):
+        raise ValueError(
+            f'the model of this config is a {config.model.type}, not a {DISTILLER}: its '
+            'checkpoints are plain ones already'
+        )
+    plain = plain_config(config, member)
+    weights = plain_checkpoint(
+        read_checkpoint(checkpoint), member or config.model.get('student', 'student')
+    )
+    target = Path(target).with_suffix('.pth')
+    target.parent.mkdir(parents=True, exist_ok=True)
+    plain.dump(target.with_suffix('.py'))
+    torch.save(weights, target)
+    return target
+
+
+def drop_pretrained(config: dict, remote_only: bool = False) -> None:
+    """Remove initialisation from checkpoints, in place and at any depth.
+
+    Args:
+        config: A model config.
+        remote_only: Keep what lies in local files.
+    """
+    from .checkpoint import is_remote
+
+    def dropped(source: object) -> bool:
+        return is_remote(source) or not remote_only
+
+    for key in ('pretrained', 'checkpoint'):
+        if config.get(key) and config.get('type') != 'Pretrained' and dropped(config[key]):
+            config[key] = None
+    init = config.get('init_cfg')
+    if isinstance(init, dict) and init.get('type') == 'Pretrained' and dropped(init['checkpoint']):
+        config['init_cfg'] = None
+    for value in config.values():
+        for child in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(child, dict):
+                drop_pretrained(child, remote_only)

@@ -1,0 +1,301 @@
+"""The distiller: members that train together, and the methods between them."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Mapping
+
+import torch
+from mmengine.config import ConfigDict
+from mmengine.model import BaseModel, ModuleDict
+from torch import Tensor, nn
+
+from mmseg_adm.checkpoint import check_state_dict
+from mmseg_adm.registry import MODELS
+
+from .members import FrozenMember, build_member
+from .methods import DistillationMethod
+from .preprocessor import MembersDataPreprocessor
+from .step import DistillationStep
+from .taps import FeatureTap, decode_head_of, find_classifier, recording
+
+
+@MODELS.register_module()
+class KnowledgeDistiller(BaseModel):
+    """Trains two or more segmentors together; predicts as one of them, the student.
+
+    Args:
+        members: Plain segmentor configs by name. Beside mmseg's keys a member may have
+            ``frozen`` (bool), ``checkpoint`` (a path, an address or a model-zoo name, loaded
+            strictly) and its own ``data_preprocessor``.
+        methods: Method configs by name. The names prefix the logged losses and are what
+            ``--cfg-options`` and the schedule refer to.
+        student: The member that is deployed: what ``predict`` and ``tensor`` mode answer for.
+        data_preprocessor: Shared by the members that have none of their own.
+        init_cfg: As in MMEngine.
+
+    Raises:
+        ValueError: If names, options, class counts or checkpoints don't fit together.
+    """
+
+    def __init__(
+        self,
+        members: Mapping[str, dict],
+        methods: Mapping[str, dict] | None = None,
+        student: str = 'student',
+        data_preprocessor: dict | nn.Module | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(data_preprocessor, init_cfg)
+        methods = methods or {}
+        _check_names(members, methods)
+        members = {name: ConfigDict(config) for name, config in members.items()}
+        own_preprocessors = {
+            name: MODELS.build(config.pop('data_preprocessor'))
+            for name, config in members.items()
+            if config.get('data_preprocessor')
+        }
+        if own_preprocessors:
+            self.data_preprocessor = MembersDataPreprocessor(
+                self.data_preprocessor, own_preprocessors
+            )
+
+        self.members = ModuleDict()
+        self.frozen: dict[str, FrozenMember] = {}
+        for name, config in members.items():
+            member = build_member(name, config)
+            if isinstance(member, FrozenMember):
+                self.frozen[name] = member
+            else:
+                self.members[name] = member
+        if student not in members:
+            raise ValueError(f"student='{student}' is not a member: {', '.join(members)}")
+        self.student = student
+        self._check_classes()
+
+        self.methods = ModuleDict()
+        for name, config in methods.items():
+            self.methods[name] = self._build_method(name, config)
+        self._trained_taps: dict[str, dict[str, FeatureTap]] = {}
+        self._set_taps()
+
+    # ---------------------------------------------------------------- the members
+
+    @property
+    def member_names(self) -> tuple[str, ...]:
+        """All members, the student first."""
+        others = [name for name in (*self.members, *self.frozen) if name != self.student]
+        return (self.student, *others)
+
+    def network(self, name: str) -> nn.Module:
+        """The plain segmentor behind a member's name."""
+        return self.frozen[name].network if name in self.frozen else self.members[name]
+
+    @property
+    def out_channels(self) -> int:
+        """Of the student; mmseg's test-time augmentation asks for it."""
+        return self.network(self.student).out_channels
+
+    # ------------------------------------------------------------------- forward
+
+    def forward(
+        self,
+        inputs: Tensor | dict,
+        data_samples: list | dict | None = None,
+        mode: str = 'tensor',
+    ) -> dict[str, Tensor] | list | Tensor:
+        """As a segmentor's: ``loss`` trains all members, the other modes run the student."""
+        if mode == 'loss':
+            return self.loss(inputs, data_samples)
+        if mode == 'predict':
+            return self.predict(inputs, data_samples)
+        if mode == 'tensor':
+            return self.network(self.student)(_view(inputs, self.student), mode='tensor')
+        raise ValueError(f"mode must be 'loss', 'predict' or 'tensor', got '{mode}'")
+
+    def loss(self, inputs: Tensor | dict, data_samples: list | dict) -> dict[str, Tensor]:
+        """Losses of the trained members, then those of the active methods.
+
+        Args:
+            inputs: (B, 3, H, W), or by member as :class:`MembersDataPreprocessor` gives it.
+            data_samples: The labels, likewise.
+        """
+        active = {name: method for name, method in self.methods.items() if method.strength > 0}
+        with recording(self._taps()):
+            losses = {}
+            for name, network in self.members.items():
+                member_losses = network(
+                    _view(inputs, name), _view(data_samples, name), mode='loss'
+                )
+                losses.update({f'{name}.{key}': value for key, value in member_losses.items()})
+            for name, member in self.frozen.items():
+                if any(name in method.reads() for method in active.values()):
+                    member(_view(inputs, name))
+            if active:
+                step = self._step(_view(data_samples, self.student))
+                for name, method in active.items():
+                    losses.update(_named(name, method.strength, method(step)))
+        losses.update(self._idle_parameters(active))
+        return losses
+
+    def predict(
+        self,
+        inputs: Tensor | dict,
+        data_samples: list | dict | None = None,
+        member: str | None = None,
+    ) -> list:
+        """Predictions of ``member``, by default the student, as its own ``predict`` gives them."""
+        name = member or self.student
+        samples = _view(data_samples, name)
+        return self.network(name)(_view(inputs, name), samples, mode='predict')
+
+    @torch.no_grad()
+    def predict_members(self, data: dict, members: tuple[str, ...]) -> dict[str, list]:
+        """Predictions of several members on one batch, preprocessed once."""
+        data = self.data_preprocessor(data, False)
+        predictions = {}
+        for name in members:
+            # predict() writes into the samples that it is given.
+            samples = [sample.clone() for sample in _view(data['data_samples'], name)]
+            predictions[name] = self.network(name)(
+                _view(data['inputs'], name), samples, mode='predict'
+            )
+        return predictions
+
+    @torch.no_grad()
+    def observe(self, data: dict, read: object) -> object:
+        """Run every member on ``data`` as in evaluation and return ``read(step)``.
+
+        Args:
+            data: A batch as the data loader yields it, labels included.
+            read: A function of the :class:`DistillationStep`; the maps are released after it.
+        """
+        was_training = self.training
+        self.eval()
+        try:
+            data = self.data_preprocessor(data, False)
+            with recording(self._taps()):
+                for name in self.member_names:
+                    self.network(name)(_view(data['inputs'], name), mode='tensor')
+                return read(self._step(_view(data['data_samples'], self.student)))
+        finally:
+            self.train(was_training)
+
+    # --------------------------------------------------------------- what it is made of
+
+    def _apply(self, fn, recurse: bool = True):
+        """Move the frozen members too, which are outside the module tree."""
+        super()._apply(fn, recurse)
+        for member in self.frozen.values():
+            member.network._apply(fn, recurse)
+        return self
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
+        """Refuse weights that don't fit exactly: MMEngine resumes non-strictly."""
+        own = {
+            key[len(prefix) :]: value for key, value in state_dict.items() if key.startswith(prefix)
+        }
+        check_state_dict(self, own, 'the checkpoint')
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def _build_method(self, name: str, config: dict) -> DistillationMethod:
+        """Build a method, every mistake in its config reported under its name."""
+        kind = MODELS.get(config['type']) if isinstance(config['type'], str) else config['type']
+        if kind is None:
+            raise ValueError(f"method '{name}': type '{config['type']}' is not registered")
+        options = list(inspect.signature(kind).parameters)
+        for option in config:
+            if option != 'type' and option not in options:
+                near = difflib.get_close_matches(option, options, n=1)
+                hint = f" Did you mean '{near[0]}'?" if near else ''
+                raise ValueError(
+                    f"method '{name}' ({kind.__name__}) has no option '{option}'.{hint} "
+                    f'Its options: {", ".join(options)}'
+                )
+        try:
+            method = MODELS.build(config)
+            self._check_method(method)
+            method.setup({member: self.network(member) for member in self.member_names})
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"method '{name}' ({kind.__name__}): {error}") from error
+        return method
+
+    def _check_method(self, method: DistillationMethod) -> None:
+        for name in (*method.reads(), *method.updates()):
+            if name not in self.member_names:
+                raise ValueError(f"'{name}' is not a member: {', '.join(self.member_names)}")
+        for name in method.updates():
+            if name in self.frozen:
+                raise ValueError(
+                    f"it trains '{name}', which is frozen. {method.frozen_advice}".rstrip()
+                )
+
+    def _check_classes(self) -> None:
+        counts = {name: find_classifier(self.network(name)).out_channels
+                  for name in self.member_names}  # fmt: skip
+        if len(set(counts.values())) > 1:
+            raise ValueError(
+                f'the members predict different numbers of classes ({counts}): set '
+                'decode_head.num_classes alike, and train on the same labels'
+            )
+
+    def _set_taps(self) -> None:
+        """Tap each member once per point, however many methods read it."""
+        for name in self.member_names:
+            points = {'logits'}
+            for method in self.methods.values():
+                points.update(method.reads().get(name, ()))
+            taps = {point: FeatureTap(self.network(name), point) for point in sorted(points)}
+            if name in self.frozen:
+                self.frozen[name].taps = taps
+            else:
+                self._trained_taps[name] = taps
+
+    def _taps_by_member(self) -> dict[str, dict[str, FeatureTap]]:
+        return self._trained_taps | {name: member.taps for name, member in self.frozen.items()}
+
+    def _taps(self) -> list[FeatureTap]:
+        return [tap for taps in self._taps_by_member().values() for tap in taps.values()]
+
+    def _step(self, data_samples: list) -> DistillationStep:
+        labels = torch.stack([sample.gt_sem_seg.data for sample in data_samples]).squeeze(1)
+        ignore_index = decode_head_of(self.network(self.student)).ignore_index
+        return DistillationStep(
+            self._taps_by_member(), set(self.members), labels.long(), ignore_index
+        )
+
+    def _idle_parameters(self, active: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+        """Zeros that keep switched-off parameters in the graph: DDP waits for every gradient."""
+        return {
+            f'{name}.loss_idle': 0 * sum(parameter.sum() for parameter in method.parameters())
+            for name, method in self.methods.items()
+            if name not in active and any(True for _ in method.parameters())
+        }
+
+
+def _view(by_member: object, name: str) -> object:
+    """What ``name`` sees: its own entry, else the shared one."""
+    if isinstance(by_member, dict):
+        return by_member.get(name, by_member[None])
+    return by_member
+
+
+def _named(method: str, strength: float, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        f'{method}.{term}': value * strength if 'loss' in term else value
+        for term, value in terms.items()
+    }
+
+
+def _check_names(members: Mapping, methods: Mapping) -> None:
+    if not members:
+        raise ValueError('members is empty: name at least a student')
+    for name in (*members, *methods):
+        if 'loss' in name or '.' in name:
+            raise ValueError(
+                f"'{name}' cannot name a member or a method: MMEngine sums every logged value "
+                'whose name contains "loss", and a dot separates names from keys'
+            )
+    if both := set(members) & set(methods):
+        raise ValueError(f'{", ".join(sorted(both))} name both a member and a method')

@@ -1,0 +1,89 @@
+"""Losses that compare class distributions pixel by pixel."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from .reduction import check_pair, mask_of, resize, weighted_mean
+
+
+def pixel_kl(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    tau: float = 1.0,
+    valid: Tensor | None = None,
+    normalizer: Tensor | float | None = None,
+) -> Tensor:
+    """``tau^2 * mean_valid KL(softmax(sg zt / tau) || softmax(zs / tau))``.
+
+    Hinton et al., Distilling the Knowledge in a Neural Network (arXiv 1503.02531), section 2,
+    at each pixel. Divided by the number of valid pixels: ``batchmean`` on a 4-D tensor
+    divides by B alone and grows with the resolution. Gradient reaches the student only.
+
+    Args:
+        student_logits: (B, K, h, w).
+        teacher_logits: (B, K, h, w), detached here.
+        tau: Temperature.
+        valid: Boolean (B, h, w).
+        normalizer: The divisor in place of the number of valid pixels.
+
+    Raises:
+        ValueError: If shapes disagree.
+    """
+    check_pair(student_logits, teacher_logits, valid)
+    student = F.log_softmax(student_logits.float() / tau, dim=1)
+    teacher = F.log_softmax(teacher_logits.detach().float() / tau, dim=1)
+    divergence = F.kl_div(student, teacher, reduction='none', log_target=True).sum(dim=1)
+    return tau**2 * weighted_mean(divergence, mask_of(valid, student_logits), normalizer)
+
+
+def weighted_cross_entropy(
+    logits: Tensor,
+    labels: Tensor,
+    weight: Tensor,
+    ignore_index: int = 255,
+    normalizer: Tensor | float | None = None,
+) -> Tensor:
+    """``sum_p w_p CE_p / sum_p w_p`` over the labelled pixels.
+
+    ADM's ``weighting`` reading of divergence learning, with w = d (arXiv 2503.06685).
+    Gradient reaches the logits only.
+
+    Args:
+        logits: (B, K, h, w), resized to the labels.
+        labels: (B, H, W), int64.
+        weight: (B, h', w'), not negative, resized to the labels, detached here.
+        ignore_index: Labels that do not count.
+        normalizer: The divisor in place of the sum of the weights over labelled pixels.
+
+    Raises:
+        ValueError: If shapes disagree.
+    """
+    if logits.dim() != 4 or labels.dim() != 3 or weight.dim() != 3:
+        raise ValueError(
+            'expected logits (B, K, h, w), labels (B, H, W) and weight (B, h, w), got '
+            f'{tuple(logits.shape)}, {tuple(labels.shape)} and {tuple(weight.shape)}'
+        )
+    if not len(logits) == len(labels) == len(weight):
+        raise ValueError(
+            'logits, labels and weight must hold the same number of images, '
+            f'got {len(logits)}, {len(labels)} and {len(weight)}'
+        )
+    cross_entropy = F.cross_entropy(
+        resize(logits.float(), labels.shape[-2:]),
+        labels,
+        ignore_index=ignore_index,
+        reduction='none',
+    )
+    labelled = labelled_weight(weight, labels, ignore_index)
+    return weighted_mean(cross_entropy, labelled, normalizer)
+
+
+def labelled_weight(weight: Tensor, labels: Tensor, ignore_index: int = 255) -> Tensor:
+    """``weight`` (B, h, w) resized to the labels (B, H, W), zero where nothing is labelled.
+
+    Its sum is what :func:`weighted_cross_entropy` divides by. No gradient.
+    """
+    resized = resize(weight.detach().float()[:, None], labels.shape[-2:])[:, 0]
+    return resized * (labels != ignore_index)

@@ -1,0 +1,138 @@
+"""Location-wise similarity of two feature maps, and what ADM builds on it.
+
+Source: Asymmetric Decision-Making in Online Knowledge Distillation (arXiv 2503.06685).
+The paper's words fix who learns where; the equations below are our reading of them.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from .reduction import check_pair, mask_of, weighted_mean
+
+
+def similarity_map(student: Tensor, teacher: Tensor) -> Tensor:
+    """Cosine between the two channel vectors of each location, ``S_p`` (B, h, w) in float32.
+
+    ``S_p = <fs_p, ft_p> / (|fs_p| |ft_p|)``, in [-1, 1]; 0 where a vector is zero. Nothing
+    is detached here: gradient reaches both maps.
+
+    Raises:
+        ValueError: If the maps are not (B, C, h, w) of equal shape.
+    """
+    check_pair(student, teacher)
+    return F.cosine_similarity(student.float(), teacher.float(), dim=1)
+
+
+def consensus_weight(similarity: Tensor) -> Tensor:
+    """``c_p = sg max(S_p, 0)``: high where both networks agree. Same shape, no gradient."""
+    return similarity.detach().clamp(min=0)
+
+
+def divergence_weight(similarity: Tensor) -> Tensor:
+    """``d_p = sg (1 - max(S_p, 0))``: high where they differ. Same shape, no gradient."""
+    return 1 - consensus_weight(similarity)
+
+
+def alignment_loss(
+    similarity: Tensor, weight: Tensor, normalizer: Tensor | float | None = None
+) -> Tensor:
+    """``sum_p w_p (1 - S_p) / sum_p w_p``: :func:`consensus_alignment` on a map that exists.
+
+    Args:
+        similarity: (B, h, w); whoever is in its graph is pulled.
+        weight: (B, h, w), zero where a position does not count, detached here.
+        normalizer: The divisor in place of the sum of the weights.
+    """
+    return weighted_mean(1 - similarity, weight.detach(), normalizer)
+
+
+def repulsion_loss(
+    similarity: Tensor, weight: Tensor, normalizer: Tensor | float | None = None
+) -> Tensor:
+    """``sum_p w_p S_p / sum_p w_p``: :func:`divergence_repulsion` on a map that exists.
+
+    Arguments as for :func:`alignment_loss`; whoever is in the map's graph is pushed away.
+    """
+    return weighted_mean(similarity, weight.detach(), normalizer)
+
+
+def consensus_alignment(
+    student: Tensor,
+    teacher: Tensor,
+    valid: Tensor | None = None,
+    normalizer: Tensor | float | None = None,
+) -> Tensor:
+    """Pull the student to the teacher, the more so where they agree already.
+
+    ``L_co = sum_valid c_p (1 - cos(fs_p, sg ft_p)) / sum_valid c_p``. Gradient reaches the
+    student only.
+
+    Args:
+        student: (B, C, h, w).
+        teacher: (B, C, h, w), detached here.
+        valid: Boolean (B, h, w); the other positions do not count.
+        normalizer: The divisor in place of ``sum_valid c_p``.
+
+    Raises:
+        ValueError: If shapes disagree.
+    """
+    check_pair(student, teacher, valid)
+    similarity = similarity_map(student, teacher.detach())
+    weight = consensus_weight(similarity) * mask_of(valid, student)
+    return alignment_loss(similarity, weight, normalizer)
+
+
+def divergence_repulsion(
+    student: Tensor,
+    teacher: Tensor,
+    valid: Tensor | None = None,
+    normalizer: Tensor | float | None = None,
+) -> Tensor:
+    """Push the teacher away from the student, the more so where they differ already.
+
+    ``L_di = sum_valid d_p cos(sg fs_p, ft_p) / sum_valid d_p``. Gradient reaches the teacher
+    only. It is no divergence: for student = teacher the weights, and so the loss, are zero.
+
+    Args:
+        student: (B, C, h, w), detached here.
+        teacher: (B, C, h, w).
+        valid: Boolean (B, h, w); the other positions do not count.
+        normalizer: The divisor in place of ``sum_valid d_p``.
+
+    Raises:
+        ValueError: If shapes disagree.
+    """
+    check_pair(student, teacher, valid)
+    similarity = similarity_map(student.detach(), teacher)
+    weight = divergence_weight(similarity) * mask_of(valid, student)
+    return repulsion_loss(similarity, weight, normalizer)
+
+
+def cosine_distance(
+    student: Tensor,
+    teacher: Tensor,
+    valid: Tensor | None = None,
+    normalizer: Tensor | float | None = None,
+) -> Tensor:
+    """``mean_valid (1 - cos(fs_p, sg ft_p))``: the unweighted pull that fits a projection.
+
+    Divided by the number of valid positions. Gradient reaches ``student`` only.
+
+    Raises:
+        ValueError: If shapes disagree.
+    """
+    check_pair(student, teacher, valid)
+    similarity = similarity_map(student, teacher.detach())
+    return alignment_loss(similarity, mask_of(valid, student), normalizer)
+
+
+def centre_over_classes(logits: Tensor) -> Tensor:
+    """Logits (B, K, h, w) minus their mean over classes, in float32.
+
+    Softmax ignores a constant per pixel and the cosine does not: centring makes both
+    look at the same thing.
+    """
+    logits = logits.float()
+    return logits - logits.mean(dim=1, keepdim=True)

@@ -1,0 +1,65 @@
+"""The contract between the distiller and a method."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+from ..step import DistillationStep
+
+
+class DistillationMethod(nn.Module):
+    """One paper: which maps it reads, whom it teaches, and its losses.
+
+    A subclass implements :meth:`reads`, :meth:`updates` and :meth:`forward`; :meth:`setup`
+    where it needs to know the networks. Sizes, valid positions and divisors over ranks come
+    from the step, detaching and float32 from the loss functions: a method's own file holds
+    the paper.
+    """
+
+    # Set by DistillScheduleHook, in [0, 1]: scales every loss; at 0 the method does not run.
+    strength: float = 1.0
+    # What to do instead where a member that it trains is frozen.
+    frozen_advice: str = ''
+
+    def reads(self) -> dict[str, tuple[str, ...]]:
+        """The points that are tapped, by member."""
+        raise NotImplementedError
+
+    def updates(self) -> tuple[str, ...]:
+        """The members that receive gradient."""
+        raise NotImplementedError
+
+    def setup(self, networks: Mapping[str, nn.Module]) -> None:
+        """Build what depends on the networks (projections); nothing by default.
+
+        Args:
+            networks: The members by name. They must not be kept.
+        """
+
+    def forward(self, step: DistillationStep) -> dict[str, Tensor]:
+        """Losses, keys ``loss_<term>``, and monitors, keys without "loss", as scalars."""
+        raise NotImplementedError
+
+
+def non_negative(option: str, value: float) -> float:
+    """``value``, or a ``ValueError`` that names the option unless it is finite and >= 0."""
+    if not (isinstance(value, (int, float)) and math.isfinite(value) and value >= 0):
+        raise ValueError(f'{option} must be a finite number >= 0, got {value!r}')
+    return float(value)
+
+
+def positive(option: str, value: float) -> float:
+    """``value``, or a ``ValueError`` that names the option unless it is finite and > 0."""
+    if non_negative(option, value) == 0:
+        raise ValueError(f'{option} must be greater than 0')
+    return float(value)
+
+
+def one_of(option: str, value: str | None, choices: Sequence[str | None]) -> str | None:
+    """``value``, or a ``ValueError`` that names the option and its choices."""
+    if value not in choices:
+        raise ValueError(f'{option} must be one of {", ".join(map(repr, choices))}, got {value!r}')
+    return value

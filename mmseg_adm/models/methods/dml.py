@@ -1,0 +1,60 @@
+"""DML: Deep Mutual Learning (arXiv 1706.00384)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from mmseg_adm.registry import MODELS
+
+from ..losses import pixel_kl
+from ..step import DistillationStep
+from .base import DistillationMethod, non_negative, positive
+
+
+@MODELS.register_module()
+class DML(DistillationMethod):
+    """Every network matches every other one, at each labelled pixel (equations 4 to 6).
+
+    For each of the M networks i:
+    ``weight / (M-1) * sum_{j != i} tau^2 mean_valid KL(softmax(sg z_j / tau) ||
+    softmax(z_i / tau))``, with the others resized to i.
+
+    Args:
+        members: Two or more members; all of them learn, so none may be frozen.
+        tau: Temperature.
+        weight: Factor of the loss.
+    """
+
+    frozen_advice = 'With a frozen teacher use mmseg_adm.KD'
+
+    def __init__(
+        self,
+        members: Sequence[str] = ('student', 'teacher'),
+        tau: float = 1.0,
+        weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.members = tuple(members)
+        if len(set(self.members)) < 2 or len(set(self.members)) < len(self.members):
+            raise ValueError(f'members must be two or more different ones, got {self.members}')
+        self.tau = positive('tau', tau)
+        self.weight = non_negative('weight', weight)
+
+    def reads(self) -> dict[str, tuple[str, ...]]:
+        return {name: ('logits',) for name in self.members}
+
+    def updates(self) -> tuple[str, ...]:
+        return self.members
+
+    def forward(self, step: DistillationStep) -> dict[str, Tensor]:
+        return {f'loss_{name}': self.weight * self._learn(step, name) for name in self.members}
+
+    def _learn(self, step: DistillationStep, learner: str) -> Tensor:
+        logits = step.read(learner, 'logits')
+        valid, count = step.valid(logits), step.valid_count(logits)
+        peers = [name for name in self.members if name != learner]
+        targets = (step.match_size(step.read(name, 'logits'), like=logits) for name in peers)
+        divergences = [pixel_kl(logits, target, self.tau, valid, count) for target in targets]
+        return sum(divergences[1:], divergences[0]) / len(peers)

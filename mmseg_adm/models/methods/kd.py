@@ -1,0 +1,50 @@
+"""KD: Distilling the Knowledge in a Neural Network (arXiv 1503.02531), pixel by pixel."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from mmseg_adm.registry import MODELS
+
+from ..losses import pixel_kl
+from ..step import DistillationStep
+from .base import DistillationMethod, non_negative, positive
+
+
+@MODELS.register_module()
+class KD(DistillationMethod):
+    """The student matches the teacher's class distribution at every labelled pixel.
+
+    ``weight * tau^2 * mean_valid KL(softmax(sg zt / tau) || softmax(zs / tau))``.
+
+    Args:
+        student: The member that learns.
+        teacher: The member that it learns from, frozen or in training.
+        tau: Temperature.
+        weight: Factor of the loss.
+    """
+
+    def __init__(
+        self,
+        student: str = 'student',
+        teacher: str = 'teacher',
+        tau: float = 1.0,
+        weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.student = student
+        self.teacher = teacher
+        self.tau = positive('tau', tau)
+        self.weight = non_negative('weight', weight)
+
+    def reads(self) -> dict[str, tuple[str, ...]]:
+        return {self.student: ('logits',), self.teacher: ('logits',)}
+
+    def updates(self) -> tuple[str, ...]:
+        return (self.student,)
+
+    def forward(self, step: DistillationStep) -> dict[str, Tensor]:
+        student = step.read(self.student, 'logits')
+        teacher = step.match_size(step.read(self.teacher, 'logits'), like=student)
+        loss = pixel_kl(student, teacher, self.tau, step.valid(student), step.valid_count(student))
+        return {'loss_kl': self.weight * loss}

@@ -1,0 +1,167 @@
+"""Reading feature maps and logits out of a network without changing it."""
+
+from __future__ import annotations
+
+import difflib
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+NAMED_POINTS = ('features', 'logits')
+
+
+class FeatureTap:
+    """What one point of one network produced last.
+
+    Args:
+        network: A segmentor.
+        point: ``'logits'``, the output of the decode head's classifier; ``'features'``, what
+            the classifier reads, before its dropout; or the path of any module, as in
+            ``network.named_modules()``, whose output is taken.
+
+    Raises:
+        ValueError: If the network has no such point; the message lists the nearest names.
+    """
+
+    def __init__(self, network: nn.Module, point: str) -> None:
+        self.point = point
+        self.recording = False
+        self._value: Tensor | None = None
+        self._dropout: tuple[Tensor, Tensor] | None = None
+        # Bound methods: a deep copy of the network then carries hooks of its own.
+        if point in NAMED_POINTS:
+            self.classifier = find_classifier(network)
+            self._handles = [self.classifier.register_forward_hook(self._see_classifier)]
+            dropout = getattr(decode_head_of(network), 'dropout', None)
+            if point == 'features' and isinstance(dropout, nn.Module):
+                self._handles.append(dropout.register_forward_hook(self._see_dropout))
+        else:
+            module = find_module(network, point)
+            self._handles = [module.register_forward_hook(self._see_output)]
+
+    @property
+    def value(self) -> Tensor:
+        """The captured tensor.
+
+        Raises:
+            RuntimeError: If nothing was captured since the last :meth:`clear`.
+        """
+        if self._value is None:
+            raise RuntimeError(
+                f"the tap '{self.point}' captured nothing: its module did not run in this "
+                'forward pass, or the network was compiled before the tap was set'
+            )
+        return self._value
+
+    def clear(self) -> None:
+        """Release the captured tensor, and with it the graph behind it."""
+        self._value = self._dropout = None
+
+    def remove(self) -> None:
+        """Take the hooks out of the network."""
+        self.clear()
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def _see_output(self, module: nn.Module, inputs: tuple, output: object) -> None:
+        if not self.recording:
+            return
+        if not isinstance(output, Tensor):
+            raise TypeError(
+                f"the tap '{self.point}' reads a {type(module).__name__} that returns a "
+                f'{type(output).__name__}, not a tensor: name a module inside it'
+            )
+        self._value = output
+
+    def _see_dropout(self, module: nn.Module, inputs: tuple, output: Tensor) -> None:
+        if self.recording:
+            self._dropout = (inputs[0], output)
+
+    def _see_classifier(self, module: nn.Module, inputs: tuple, output: Tensor) -> None:
+        if not self.recording:
+            return
+        if self.point == 'logits':
+            self._value = output
+            return
+        # Some heads drop out elsewhere too: only the dropout that feeds the classifier counts.
+        fed_by_dropout = self._dropout is not None and self._dropout[1] is inputs[0]
+        self._value = self._dropout[0] if fed_by_dropout else inputs[0]  # type: ignore[index]
+
+
+@contextmanager
+def recording(taps: list[FeatureTap]):
+    """Let ``taps`` capture inside the block, and release what they hold when it ends."""
+    for tap in taps:
+        tap.recording = True
+    try:
+        yield
+    finally:
+        for tap in taps:
+            tap.recording = False
+            tap.clear()
+
+
+def decode_head_of(network: nn.Module) -> nn.Module:
+    """The decode head; of a cascade the last one.
+
+    Raises:
+        ValueError: If the network has none.
+    """
+    head = getattr(network, 'decode_head', None)
+    if head is None:
+        raise ValueError(f'{type(network).__name__} has no decode_head')
+    return head[-1] if isinstance(head, nn.ModuleList) else head
+
+
+def find_classifier(network: nn.Module) -> nn.Conv2d:
+    """The 1x1 convolution of the decode head that yields the logits.
+
+    Raises:
+        ValueError: If the head has no classifier of its own (query-based heads).
+    """
+    head = decode_head_of(network)
+    classifier = getattr(head, 'conv_seg', None)
+    if not isinstance(classifier, nn.Conv2d):
+        raise ValueError(
+            f"{type(head).__name__} has no classifier 'conv_seg' of its own, so it has neither "
+            "'features' nor 'logits' to tap: choose another decode head, or name a module path"
+        )
+    return classifier
+
+
+def find_module(network: nn.Module, path: str) -> nn.Module:
+    """The module at ``path``.
+
+    Raises:
+        ValueError: If there is none; the message lists the nearest names.
+    """
+    modules = dict(network.named_modules())
+    if not path or path not in modules:
+        names = [*NAMED_POINTS, *filter(None, modules)]
+        near = difflib.get_close_matches(path, names, n=5, cutoff=0.3)
+        raise ValueError(
+            f"{type(network).__name__} has no point '{path}' to tap. "
+            f'Nearest: {", ".join(near) or "none"}. Always there: {", ".join(NAMED_POINTS)}'
+        )
+    return modules[path]
+
+
+def channels_at(network: nn.Module, point: str, probe_size: tuple[int, int] = (128, 128)) -> int:
+    """How many channels a point has; for a module path found by one forward pass on zeros."""
+    if point == 'features':
+        return find_classifier(network).in_channels
+    if point == 'logits':
+        return find_classifier(network).out_channels
+    tap = FeatureTap(network, point)
+    was_training = network.training
+    parameter = next(network.parameters())
+    try:
+        network.eval()
+        with torch.no_grad(), recording([tap]):
+            network(parameter.new_zeros(1, 3, *probe_size))
+            return tap.value.shape[1]
+    finally:
+        network.train(was_training)
+        tap.remove()

@@ -1,0 +1,83 @@
+"""One picture of what the networks see, predict and agree on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+IGNORED = 255
+COLUMNS = 4
+
+
+def draw_panel(
+    image: np.ndarray,
+    labels: np.ndarray,
+    predictions: Mapping[str, np.ndarray],
+    weights: Mapping[str, np.ndarray],
+    classes: Sequence[str],
+    palette: Sequence[Sequence[int]],
+    title: str = '',
+) -> np.ndarray:
+    """Draw a panel.
+
+    Args:
+        image: (H, W, 3), RGB, uint8.
+        labels: (H, W) class indices; 255 is drawn black.
+        predictions: (H, W) class indices by member.
+        weights: (h, w) maps in [-1, 1] by name, drawn on one colour scale from 0 to 1.
+        classes: Names.
+        palette: Their RGB colours.
+        title: Above everything.
+
+    Returns:
+        (height, width, 3), RGB, uint8.
+    """
+    colours = np.zeros((256, 3), dtype=np.uint8)
+    colours[: len(palette)] = np.asarray(palette, dtype=np.uint8)
+    tiles: dict[str, np.ndarray] = {'image': image, 'labels': colours[labels.astype(np.uint8)]}
+    for name, prediction in predictions.items():
+        shown = np.where(labels == IGNORED, IGNORED, prediction).astype(np.uint8)
+        tiles[f'{name} predicts'] = colours[shown]
+
+    count = len(tiles) + len(weights) + (len(predictions) > 1)
+    rows = -(-count // COLUMNS)
+    height, width = labels.shape
+    figure = Figure(figsize=(14, 0.9 + rows * (0.3 + 3.4 * height / width) + 0.5))
+    FigureCanvasAgg(figure)
+    axes = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
+    for axis in axes:
+        axis.set_axis_off()
+    free = iter(axes)
+    for name, tile in tiles.items():
+        axis = next(free)
+        axis.imshow(tile, extent=(0, width, height, 0))
+        axis.set_title(name)
+    if len(predictions) > 1:
+        first, *others = predictions.values()
+        differ = np.any([first != other for other in others], axis=0) & (labels != IGNORED)
+        axis = next(free)
+        axis.imshow(differ, cmap='gray', vmin=0, vmax=1, interpolation='nearest')
+        axis.set_title(f'predictions differ ({100 * differ.mean():.0f} %)')
+    last = None
+    for name, weight in weights.items():
+        axis = next(free)
+        last = axis.imshow(
+            weight, cmap='viridis', vmin=0, vmax=1, extent=(0, width, height, 0),
+            interpolation='nearest',
+        )  # fmt: skip
+        axis.set_title(f'{name} ({weight.mean():.2f} ± {weight.std():.2f})')
+    if last is not None:
+        figure.colorbar(last, ax=axes, shrink=0.6, pad=0.01)
+    present = np.unique(np.concatenate([labels.ravel(), *(p.ravel() for p in predictions.values())]))
+    figure.legend(
+        handles=[Patch(color=colours[index] / 255, label=classes[index])
+                 for index in present if index < len(classes)],
+        loc='lower center', ncols=10, frameon=False, fontsize='small',
+    )  # fmt: skip
+    figure.suptitle(title)
+    figure.canvas.draw()
+    return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()  # type: ignore[attr-defined]

@@ -1,0 +1,92 @@
+"""Which distribution of the OpenMMLab stack is installed, and whether it will do.
+
+Two distributions share the import names ``mmengine``, ``mmcv`` and ``mmseg`` and overwrite
+each other's files: OpenMMLab's own and the maintained ``onedl-*``. Either works, both or a
+mixture do not. Standard library only: ``setup.py`` reads the ranges from this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib import metadata
+
+STACKS = {
+    'onedl': {
+        'onedl-mmengine': '>=0.10.12,<0.11',
+        'onedl-mmcv': '>=2.3.6,<2.4',
+        'onedl-mmsegmentation': '>=1.4.2,<1.5',
+    },
+    'openmmlab': {
+        'mmengine': '>=0.10.7,<0.11',
+        'mmcv': '>=2.1.0,<2.2',
+        'mmsegmentation': '>=1.2.2,<1.3',
+    },
+}
+# The same files under other names: without the compiled operators, and without the rest.
+ALIASES = {'mmcv-lite': 'mmcv', 'mmengine-lite': 'mmengine', 'onedl-mmengine-lite': 'onedl-mmengine'}
+
+HOW_TO_INSTALL = """\
+Install exactly one of them, in an environment without the other:
+    pip install "mmseg_adm[onedl]"       the maintained distribution, no compiled operators needed
+    pip install "mmseg_adm[openmmlab]"   upstream; mmcv with its compiled operators
+that is
+{ranges}"""
+
+
+def installed_versions(distributions: Iterable[metadata.Distribution] | None = None) -> dict:
+    """Versions of the stack's distributions that are installed, by their canonical name."""
+    known = {name for stack in STACKS.values() for name in stack}
+    found = {}
+    for distribution in metadata.distributions() if distributions is None else distributions:
+        # A half-removed distribution has no name.
+        name = (distribution.metadata['Name'] or '').lower().replace('_', '-')
+        name = ALIASES.get(name, name)
+        if name in known:
+            found[name] = distribution.version
+    return found
+
+
+def check_stack(versions: dict[str, str] | None = None) -> str:
+    """Name the distribution in use, ``'onedl'`` or ``'openmmlab'``.
+
+    Args:
+        versions: Installed versions by distribution name; by default those found.
+
+    Raises:
+        RuntimeError: If neither or both are installed, one is incomplete, or a version is
+            out of range. (Not ``ImportError``: MMEngine's registry swallows that one and
+            reports a missing module instead.)
+    """
+    from packaging.specifiers import SpecifierSet
+
+    versions = installed_versions() if versions is None else versions
+    present = [stack for stack, wanted in STACKS.items() if wanted.keys() & versions.keys()]
+    if not present:
+        raise RuntimeError(_explain('mmseg_adm needs MMSegmentation, which is not installed.'))
+    if len(present) > 1:
+        both = _listing(versions)
+        raise RuntimeError(
+            _explain(
+                'Two distributions of the OpenMMLab stack are installed and overwrite each '
+                f'other ({both}). Uninstall all of them first: pip uninstall -y '
+                f'{" ".join(sorted(versions))}.'
+            )
+        )
+    for name, wanted in STACKS[present[0]].items():
+        if name not in versions:
+            raise RuntimeError(_explain(f'{name}{wanted} is missing beside {_listing(versions)}.'))
+        if not SpecifierSet(wanted).contains(versions[name], prereleases=True):
+            raise RuntimeError(_explain(f'{name} {versions[name]} is installed, not {wanted}.'))
+    return present[0]
+
+
+def _listing(versions: dict[str, str]) -> str:
+    return ', '.join(f'{name} {version}' for name, version in sorted(versions.items()))
+
+
+def _explain(problem: str) -> str:
+    ranges = '\n'.join(
+        '    ' + ' '.join(f'"{name}{wanted}"' for name, wanted in stack.items())
+        for stack in STACKS.values()
+    )
+    return f'{problem}\n{HOW_TO_INSTALL.format(ranges=ranges)}'

@@ -1,0 +1,91 @@
+"""Evaluate one member of a distiller or all, or a plain segmentor."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from mmseg_adm.cli import add_runner_flags, config_parser, load_config, prepare_runner
+from mmseg_adm.datasets.checks import check_data_paths
+from mmseg_adm.export import is_distillation_config
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = config_parser('Test a distiller, or a plain segmentor')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    add_runner_flags(parser)
+    parser.add_argument(
+        '--member', default='all', help='whose predictions: a name, or all in one pass (default)'
+    )
+    parser.add_argument('--out', help='directory for the predicted label maps (one per member)')
+    parser.add_argument('--show', action='store_true', help='show prediction results')
+    parser.add_argument('--show-dir', help='directory for painted images')
+    parser.add_argument('--wait-time', type=float, default=2, help='the interval of show (s)')
+    parser.add_argument('--tta', action='store_true', help='test time augmentation')
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run the command line."""
+    args = parse_args()
+    config = load_config(args)
+    prepare_runner(config, args)
+    config.load_from = args.checkpoint
+    if args.show or args.show_dir:
+        draw_predictions(config, args)
+    if args.out is not None:
+        config.test_evaluator['output_dir'] = args.out
+        config.test_evaluator['keep_results'] = True
+    check_data_paths(config, splits=('test',))
+
+    if not is_distillation_config(config):
+        run(config, args.tta)
+        return
+    # What trains writes checkpoints; a test has none to write.
+    config.default_hooks.pop('student_checkpoint', None)
+    members = list(config.model.members)
+    if args.member != 'all' and args.member not in members:
+        raise ValueError(f"--member '{args.member}': the members are {', '.join(members)}, or all")
+    if args.member == 'all' and not args.tta:
+        run(config, tta=False)
+        return
+    # One member at a time: test-time augmentation merges the predictions of one network.
+    for member in members if args.member == 'all' else [args.member]:
+        run(only_member(config, member), args.tta)
+
+
+def only_member(config: Config, member: str) -> Config:
+    """The config with ``member`` deployed, evaluated as a plain segmentor is."""
+    config = copy.deepcopy(config)
+    config.model.student = member
+    config.test_cfg = dict(type='TestLoop')
+    config.test_evaluator['prefix'] = member
+    return config
+
+
+def draw_predictions(config: Config, args: argparse.Namespace) -> None:
+    """Turn on mmseg's painted images."""
+    hook = config.default_hooks.visualization
+    hook.draw = True
+    if args.show:
+        hook.show = True
+        hook.wait_time = args.wait_time
+    if args.show_dir:
+        config.visualizer.save_dir = args.show_dir
+
+
+def run(config: Config, tta: bool) -> None:
+    """Test once."""
+    if tta:
+        config.test_dataloader.dataset.pipeline = config.tta_pipeline
+        config.tta_model.module = config.model
+        config.model = config.tta_model
+    Runner.from_cfg(config).test()
+
+
+if __name__ == '__main__':
+    main()
