@@ -30,7 +30,7 @@ def _history_buffer_method(owner: type, name: str) -> object:
 
 def _safe_globals() -> list:
     """The classes that MMEngine itself stores beside the weights."""
-    core = np.core if np.lib.NumpyVersion(np.__version__) < '2.0.0' else np._core
+    core = getattr(np, '_core', None) or np.core  # numpy 2, or 1
     dtypes = {type(np.dtype(name)) for name in ('float32', 'float64', 'int64')}
     globals_ = [HistoryBuffer, np.ndarray, np.dtype, *sorted(dtypes, key=str)]
     for function in (core.multiarray._reconstruct, core.multiarray.scalar):

@@ -111,9 +111,9 @@ def replace_sync_bn(config: Config) -> None:
 
 def _prepare_distributed(config: Config, launcher: str) -> None:
     # Plain BN has other statistics on each rank, and rank 0 saves its own.
-    wrapper = dict(type='MMDistributedDataParallel', broadcast_buffers=True)
+    wrapper: dict = dict(type='MMDistributedDataParallel', broadcast_buffers=True)
     if not torch.cuda.is_available():
-        wrapper['device_ids'] = None  # type: ignore[assignment]
+        wrapper['device_ids'] = None
         config.env_cfg.dist_cfg = dict(backend='gloo')
         if launcher == 'pytorch' and not is_distributed():
             # MMEngine's launcher would call torch.cuda.set_device.

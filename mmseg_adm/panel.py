@@ -72,7 +72,9 @@ def draw_panel(
         axis.set_title(f'{name} ({weight.mean():.2f} ± {weight.std():.2f})')
     if last is not None:
         figure.colorbar(last, ax=axes, shrink=0.6, pad=0.01)
-    present = np.unique(np.concatenate([labels.ravel(), *(p.ravel() for p in predictions.values())]))
+    present = np.unique(
+        np.concatenate([labels.ravel(), *(p.ravel() for p in predictions.values())])
+    )
     figure.legend(
         handles=[Patch(color=colours[index] / 255, label=classes[index])
                  for index in present if index < len(classes)],

@@ -23,7 +23,11 @@ STACKS = {
     },
 }
 # The same files under other names: without the compiled operators, and without the rest.
-ALIASES = {'mmcv-lite': 'mmcv', 'mmengine-lite': 'mmengine', 'onedl-mmengine-lite': 'onedl-mmengine'}
+ALIASES = {
+    'mmcv-lite': 'mmcv',
+    'mmengine-lite': 'mmengine',
+    'onedl-mmengine-lite': 'onedl-mmengine',
+}
 
 HOW_TO_INSTALL = """\
 Install exactly one of them, in an environment without the other:

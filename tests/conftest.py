@@ -1,12 +1,49 @@
+import os
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from mmengine.registry import DefaultScope
 
 sys.path.insert(0, str(Path(__file__).parent))
+CAMVID_ROOT = Path(
+    os.environ.get('CAMVID_ROOT', Path(__file__).parents[2] / 'shared' / 'data' / 'camvid')
+)
 
 
 @pytest.fixture(autouse=True)
 def fixed_seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def default_scope():
+    """MMEngine keeps the scope, the loggers and the visualisers of a process's first runner."""
+    from mmengine.utils import ManagerMixin
+
+    def clear(kind: type) -> None:
+        getattr(kind, '_instance_dict', {}).clear()
+        for child in kind.__subclasses__():
+            clear(child)
+
+    clear(ManagerMixin)
+    DefaultScope.get_instance('test', scope_name='mmseg')
+    yield
+    clear(ManagerMixin)
+
+
+@pytest.fixture(scope='session')
+def city(tmp_path_factory):
+    """A small drawn data set in the layout of Cityscapes."""
+    from mmseg_adm.datasets.synthetic_city import write_synthetic_city
+
+    root = tmp_path_factory.mktemp('city')
+    return write_synthetic_city(root / 'data', num_train=8, num_val=3, size=(48, 96), seed=0)
+
+
+@pytest.fixture
+def camvid():
+    if not CAMVID_ROOT.is_dir():
+        pytest.skip(f'no CamVid at {CAMVID_ROOT}: set CAMVID_ROOT')
+    return CAMVID_ROOT

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS
-from torch import nn
 
 # What each data set looks like below its root; others follow BaseSegDataset.
 LAYOUTS = {
@@ -73,8 +74,6 @@ def check_dataset_paths(dataset: dict, split: str) -> None:
 
 def _endings(dataset: dict) -> dict[str, str]:
     """File endings of images and label maps: the config's, else the class's defaults."""
-    import inspect
-
     kind = DATASETS.get(dataset['type'])
     defaults = {
         name: parameter.default
@@ -97,7 +96,7 @@ def _explain(dataset: dict, split: str, problem: str) -> str:
     )
 
 
-def check_classes(model: nn.Module, dataset: BaseDataset) -> None:
+def check_classes(model: Any, dataset: BaseDataset) -> None:
     """Check that every network predicts as many classes as the data set has.
 
     Raises:

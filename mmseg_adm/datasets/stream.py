@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from mmseg_adm.registry import DATA_SAMPLERS, DATASETS
 class StreamPosition(NamedTuple):
     """What the sampler asks the data set for."""
 
-    index: int
+    image: int
     seed: int
 
 
@@ -80,19 +80,21 @@ class StreamDataset(Dataset):
     """
 
     def __init__(self, dataset: dict | Dataset) -> None:
-        self.dataset = MMENGINE_DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
+        self.dataset: Any = (
+            MMENGINE_DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
+        )
 
     @property
     def metainfo(self) -> dict:
         """Classes and palette of the data set."""
-        return self.dataset.metainfo  # type: ignore[attr-defined]
+        return self.dataset.metainfo
 
     def full_init(self) -> None:
         """Read the annotation list; MMEngine calls it before training."""
-        self.dataset.full_init()  # type: ignore[attr-defined]
+        self.dataset.full_init()
 
     def __len__(self) -> int:
-        return len(self.dataset)  # type: ignore[arg-type]
+        return len(self.dataset)
 
     def __getitem__(self, position: StreamPosition) -> dict:
         if not isinstance(position, StreamPosition):
@@ -101,4 +103,4 @@ class StreamDataset(Dataset):
                 "sampler=dict(type='mmseg_adm.StreamSampler') in train_dataloader"
             )
         seed_everything(position.seed)
-        return self.dataset[position.index]
+        return self.dataset[position.image]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmengine.evaluator import BaseMetric, Evaluator
@@ -52,6 +53,11 @@ class _MembersLoop:
     """
 
     stage: str
+    # MMEngine's loop sets these.
+    runner: Runner
+    dataloader: Any
+    evaluator: Evaluator
+    fp16: bool
 
     def __init__(
         self,
@@ -63,7 +69,7 @@ class _MembersLoop:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         if not hasattr(model, 'predict_members'):
             raise TypeError(
-                f"{type(self).__name__} evaluates the members of a KnowledgeDistiller; for a "
+                f'{type(self).__name__} evaluates the members of a KnowledgeDistiller; for a '
                 f"{type(model).__name__} use mmseg's own: {self.stage}_cfg=dict(type="
                 f"'{self.stage.capitalize()}Loop')"
             )
@@ -72,7 +78,7 @@ class _MembersLoop:
         super().__init__(runner, dataloader, student, fp16)  # type: ignore[call-arg]
         self.model = model
         self.members = model.member_names
-        self.evaluators = {model.student: self.evaluator}  # type: ignore[has-type]
+        self.evaluators = {model.student: self.evaluator}
         for name in self.members[1:]:
             self.evaluators[name] = runner.build_evaluator(_prefixed(configs, name))
         ignore_index = configs[0].get('ignore_index', 255)
@@ -82,13 +88,13 @@ class _MembersLoop:
 
     def run(self) -> dict:
         """Evaluate; returns all metrics of all members."""
-        runner = self.runner  # type: ignore[attr-defined]
+        runner = self.runner
         runner.call_hook(f'before_{self.stage}')
         runner.call_hook(f'before_{self.stage}_epoch')
         runner.model.eval()
-        for index, data_batch in enumerate(self.dataloader):  # type: ignore[attr-defined]
+        for index, data_batch in enumerate(self.dataloader):
             self.run_iter(index, data_batch)
-        metrics = self._metrics(len(self.dataloader.dataset))  # type: ignore[attr-defined]
+        metrics = self._metrics(len(self.dataloader.dataset))
         runner.call_hook(f'after_{self.stage}_epoch', metrics=metrics)
         runner.call_hook(f'after_{self.stage}')
         return metrics
@@ -96,9 +102,9 @@ class _MembersLoop:
     @torch.no_grad()
     def run_iter(self, idx: int, data_batch: dict) -> None:
         """Predict one batch with every member; hooks see the student's predictions."""
-        runner = self.runner  # type: ignore[attr-defined]
+        runner = self.runner
         runner.call_hook(f'before_{self.stage}_iter', batch_idx=idx, data_batch=data_batch)
-        with autocast(enabled=self.fp16):  # type: ignore[attr-defined]
+        with autocast(enabled=self.fp16):
             predictions = self.model.predict_members(data_batch, self.members)
         for name, outputs in predictions.items():
             self.evaluators[name].process(data_samples=outputs, data_batch=data_batch)
@@ -115,7 +121,7 @@ class _MembersLoop:
         metrics = {}
         for name, evaluator in self.evaluators.items():
             # IoUMetric prints a table that doesn't say whose it is.
-            self.runner.logger.info(f'Evaluating member: {name}')  # type: ignore[attr-defined]
+            self.runner.logger.info(f'Evaluating member: {name}')
             metrics.update(evaluator.evaluate(size))
         student, *others = self.members
         for name in others:

@@ -25,4 +25,3 @@ class Projection(nn.Conv2d):
 def match_width(in_channels: int, out_channels: int) -> Projection | None:
     """A projection where the widths differ, ``None`` where nothing is to be learnt."""
     return None if in_channels == out_channels else Projection(in_channels, out_channels)
-

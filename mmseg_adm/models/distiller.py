@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
-import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import torch
 from mmengine.config import ConfigDict
@@ -15,10 +14,12 @@ from mmseg_adm.checkpoint import check_state_dict
 from mmseg_adm.registry import MODELS
 
 from .members import FrozenMember, build_member
-from .methods import DistillationMethod
+from .methods.build import build_method
 from .preprocessor import MembersDataPreprocessor
 from .step import DistillationStep
 from .taps import FeatureTap, decode_head_of, find_classifier, recording
+
+Result = TypeVar('Result')
 
 
 @MODELS.register_module()
@@ -38,6 +39,8 @@ class KnowledgeDistiller(BaseModel):
     Raises:
         ValueError: If names, options, class counts or checkpoints don't fit together.
     """
+
+    data_preprocessor: nn.Module
 
     def __init__(
         self,
@@ -75,12 +78,11 @@ class KnowledgeDistiller(BaseModel):
         self._check_classes()
 
         self.methods = ModuleDict()
+        networks = {name: self.network(name) for name in self.member_names}
         for name, config in methods.items():
-            self.methods[name] = self._build_method(name, config)
+            self.methods[name] = build_method(name, config, networks, self.frozen)
         self._trained_taps: dict[str, dict[str, FeatureTap]] = {}
         self._set_taps()
-
-    # ---------------------------------------------------------------- the members
 
     @property
     def member_names(self) -> tuple[str, ...]:
@@ -88,7 +90,7 @@ class KnowledgeDistiller(BaseModel):
         others = [name for name in (*self.members, *self.frozen) if name != self.student]
         return (self.student, *others)
 
-    def network(self, name: str) -> nn.Module:
+    def network(self, name: str) -> Any:
         """The plain segmentor behind a member's name."""
         return self.frozen[name].network if name in self.frozen else self.members[name]
 
@@ -97,12 +99,10 @@ class KnowledgeDistiller(BaseModel):
         """Of the student; mmseg's test-time augmentation asks for it."""
         return self.network(self.student).out_channels
 
-    # ------------------------------------------------------------------- forward
-
     def forward(
         self,
         inputs: Tensor | dict,
-        data_samples: list | dict | None = None,
+        data_samples: Any = None,
         mode: str = 'tensor',
     ) -> dict[str, Tensor] | list | Tensor:
         """As a segmentor's: ``loss`` trains all members, the other modes run the student."""
@@ -125,9 +125,7 @@ class KnowledgeDistiller(BaseModel):
         with recording(self._taps()):
             losses = {}
             for name, network in self.members.items():
-                member_losses = network(
-                    _view(inputs, name), _view(data_samples, name), mode='loss'
-                )
+                member_losses = network(_view(inputs, name), _view(data_samples, name), mode='loss')
                 losses.update({f'{name}.{key}': value for key, value in member_losses.items()})
             for name, member in self.frozen.items():
                 if any(name in method.reads() for method in active.values()):
@@ -164,7 +162,7 @@ class KnowledgeDistiller(BaseModel):
         return predictions
 
     @torch.no_grad()
-    def observe(self, data: dict, read: object) -> object:
+    def observe(self, data: dict, read: Callable[[DistillationStep], Result]) -> Result:
         """Run every member on ``data`` as in evaluation and return ``read(step)``.
 
         Args:
@@ -182,8 +180,6 @@ class KnowledgeDistiller(BaseModel):
         finally:
             self.train(was_training)
 
-    # --------------------------------------------------------------- what it is made of
-
     def _apply(self, fn, recurse: bool = True):
         """Move the frozen members too, which are outside the module tree."""
         super()._apply(fn, recurse)
@@ -198,38 +194,6 @@ class KnowledgeDistiller(BaseModel):
         }
         check_state_dict(self, own, 'the checkpoint')
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-
-    def _build_method(self, name: str, config: dict) -> DistillationMethod:
-        """Build a method, every mistake in its config reported under its name."""
-        kind = MODELS.get(config['type']) if isinstance(config['type'], str) else config['type']
-        if kind is None:
-            raise ValueError(f"method '{name}': type '{config['type']}' is not registered")
-        options = list(inspect.signature(kind).parameters)
-        for option in config:
-            if option != 'type' and option not in options:
-                near = difflib.get_close_matches(option, options, n=1)
-                hint = f" Did you mean '{near[0]}'?" if near else ''
-                raise ValueError(
-                    f"method '{name}' ({kind.__name__}) has no option '{option}'.{hint} "
-                    f'Its options: {", ".join(options)}'
-                )
-        try:
-            method = MODELS.build(config)
-            self._check_method(method)
-            method.setup({member: self.network(member) for member in self.member_names})
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"method '{name}' ({kind.__name__}): {error}") from error
-        return method
-
-    def _check_method(self, method: DistillationMethod) -> None:
-        for name in (*method.reads(), *method.updates()):
-            if name not in self.member_names:
-                raise ValueError(f"'{name}' is not a member: {', '.join(self.member_names)}")
-        for name in method.updates():
-            if name in self.frozen:
-                raise ValueError(
-                    f"it trains '{name}', which is frozen. {method.frozen_advice}".rstrip()
-                )
 
     def _check_classes(self) -> None:
         counts = {name: find_classifier(self.network(name)).out_channels
@@ -260,9 +224,9 @@ class KnowledgeDistiller(BaseModel):
 
     def _step(self, data_samples: list) -> DistillationStep:
         labels = torch.stack([sample.gt_sem_seg.data for sample in data_samples]).squeeze(1)
-        ignore_index = decode_head_of(self.network(self.student)).ignore_index
+        head: Any = decode_head_of(self.network(self.student))
         return DistillationStep(
-            self._taps_by_member(), set(self.members), labels.long(), ignore_index
+            self._taps_by_member(), set(self.members), labels.long(), head.ignore_index
         )
 
     def _idle_parameters(self, active: Mapping[str, nn.Module]) -> dict[str, Tensor]:
@@ -274,7 +238,7 @@ class KnowledgeDistiller(BaseModel):
         }
 
 
-def _view(by_member: object, name: str) -> object:
+def _view(by_member: Any, name: str) -> Any:
     """What ``name`` sees: its own entry, else the shared one."""
     if isinstance(by_member, dict):
         return by_member.get(name, by_member[None])

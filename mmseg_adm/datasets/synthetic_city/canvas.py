@@ -7,7 +7,7 @@ Colours are RGB until the photo is developed.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
@@ -44,6 +44,10 @@ class Camera:
     yaw: float
     roll: float
     bend: float
+    _plane: np.ndarray = field(init=False, repr=False, compare=False)
+    _lift: np.ndarray = field(init=False, repr=False, compare=False)
+    _drift: np.ndarray = field(init=False, repr=False, compare=False)
+    _centre: np.ndarray = field(init=False, repr=False, compare=False)
 
     @classmethod
     def sample(cls, rng: Generator, size: tuple[int, int]) -> Camera:
@@ -58,23 +62,37 @@ class Camera:
             bend=rng.normal(0.0, 0.0007),
         )
 
+    def __post_init__(self) -> None:
+        # Thousands of small projections a scene: whatever is the same for all is done once.
+        rows, columns = self.size
+        focal = self.focal * rows
+        right = focal * np.array([math.cos(self.roll), math.sin(self.roll)])
+        down = focal * np.array([-math.sin(self.roll), math.cos(self.roll)])
+        middle = np.array([columns / 2 - 0.5, rows * self.horizon - 0.5])
+        object.__setattr__(self, '_plane', np.stack([right, -down]))
+        object.__setattr__(self, '_lift', self.height * down)
+        object.__setattr__(self, '_drift', self.bend * right)
+        object.__setattr__(self, '_centre', middle - self.yaw * right)
+
     def scale(self, depth: float) -> float:
         """Pixels per metre at this depth."""
         return self.focal * self.size[0] / max(depth, NEAREST)
 
     def project(self, points: np.ndarray) -> np.ndarray:
         """(..., 3) metres to (..., 2) pixels (column, row)."""
-        rows, columns = self.size
-        depth = np.maximum(points[..., 2], NEAREST)
-        across = points[..., 0] / depth - self.yaw + self.bend * depth
-        down = (self.height - points[..., 1]) / depth
-        cosine, sine = math.cos(self.roll), math.sin(self.roll)
-        pixels = np.empty((*points.shape[:-1], 2))
-        pixels[..., 0] = cosine * across - sine * down
-        pixels[..., 1] = sine * across + cosine * down
-        pixels *= self.focal * rows
-        pixels += (columns / 2 - 0.5, rows * self.horizon - 0.5)
+        depth = np.maximum(points[..., 2:], NEAREST)
+        pixels = points[..., :2] @ self._plane
+        pixels += self._lift
+        pixels /= depth
+        pixels += depth * self._drift
+        pixels += self._centre
         return pixels
+
+    def sees(self, x: float, z: float, radius: float) -> bool:
+        """Whether a column of this radius in metres comes into the picture."""
+        column = self.project(np.array([x, 0.0, z]))[0]
+        margin = radius * self.scale(z - radius)
+        return -margin < column < self.size[1] + margin
 
     def ground_depth(self) -> np.ndarray:
         """(H, W) depth of the road seen in each pixel; infinite above the horizon."""
@@ -93,16 +111,16 @@ class Place:
     x: float
     z: float
     heading: float = 0.0
+    _axes: np.ndarray = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        sine, cosine = math.sin(self.heading), math.cos(self.heading)
+        axes = np.array([(sine, 0.0, cosine), (0.0, 1.0, 0.0), (cosine, 0.0, -sine)])
+        object.__setattr__(self, '_axes', axes)
 
     def world(self, local: Any) -> np.ndarray:
         """(..., 3) metres along, up and across the object to world coordinates."""
-        local = np.asarray(local, dtype=np.float64)
-        sine, cosine = math.sin(self.heading), math.cos(self.heading)
-        points = np.empty_like(local)
-        points[..., 0] = self.x + sine * local[..., 0] + cosine * local[..., 2]
-        points[..., 1] = local[..., 1]
-        points[..., 2] = self.z + cosine * local[..., 0] - sine * local[..., 2]
-        return points
+        return np.asarray(local) @ self._axes + (self.x, 0.0, self.z)
 
 
 class Canvas:
@@ -121,18 +139,18 @@ class Canvas:
     def tone(self, colour: Colour, depth: float) -> Colour:
         """The colour as it looks through the haze."""
         keep = math.exp(-self.light.haze_density * depth)
-        red, green, blue = (
-            min(255.0, max(0.0, keep * own + (1.0 - keep) * haze))
-            for own, haze in zip(colour, self.light.haze, strict=True)
+        red, green, blue = self.light.haze
+        return (
+            keep * colour[0] + (1.0 - keep) * red,
+            keep * colour[1] + (1.0 - keep) * green,
+            keep * colour[2] + (1.0 - keep) * blue,
         )
-        return red, green, blue
 
     def polygon(
         self, pixels: np.ndarray, colour: Colour | None, label: int | None, depth: float = 0.0
     ) -> None:
         """Fills one (K, 2) polygon, or (N, K, 2) polygons that do not overlap, in pixels."""
-        # The bound keeps the fixed-point coordinates far away from overflow.
-        points = np.rint(np.clip(pixels, -1e5, 1e5) * (1 << SUBPIXEL_BITS)).astype(np.int32)
+        points = _fixed_point(pixels)
         contours = [points] if points.ndim == 2 else list(points)
         if colour is not None:
             tone = self.tone(colour, depth)
@@ -143,12 +161,19 @@ class Canvas:
     def fill(self, points: Any, colour: Colour | None, label: int | None) -> None:
         """Fills (K, 3) or (N, K, 3) points in the world."""
         points = np.asarray(points, dtype=np.float64)
-        self.polygon(self.camera.project(points), colour, label, float(points[..., 2].mean()))
+        self.polygon(self.camera.project(points), colour, label, _depth(points))
+
+    def patches(self, pixels: np.ndarray, colours: list[Colour], label: int, depth: float) -> None:
+        """Fills (N, K, 2) polygons that may overlap, one over the other, each in its colour."""
+        for points, colour in zip(_fixed_point(pixels), colours, strict=True):
+            tone = self.tone(colour, depth)
+            cv2.fillPoly(self.image, [points], tone, cv2.LINE_AA, SUBPIXEL_BITS)
+            cv2.fillPoly(self.labels, [points], int(label), cv2.LINE_8, SUBPIXEL_BITS)
 
     def hull(self, points: np.ndarray, colour: Colour | None, label: int | None) -> None:
         """Fills the outline of a solid with these (K, 3) corners."""
         pixels = self.camera.project(points).astype(np.float32)
-        self.polygon(cv2.convexHull(pixels)[:, 0], colour, label, float(points[..., 2].mean()))
+        self.polygon(cv2.convexHull(pixels)[:, 0], colour, label, _depth(points))
 
     def disc(self, centre: Any, radius: float, colour: Colour | None, label: int | None) -> None:
         """Fills a ball of this radius in metres."""
@@ -160,24 +185,29 @@ class Canvas:
         self, points: np.ndarray, width: float, colour: Colour | None, label: int | None
     ) -> None:
         """Draws a rod of this width in metres along (K, 3) points; never thinner than a pixel."""
-        depth = float(points[..., 2].mean())
-        pixels = np.rint(self.camera.project(points) * (1 << SUBPIXEL_BITS)).astype(np.int32)
-        pixels = pixels.clip(-1_000_000, 1_000_000)
+        depth = _depth(points)
+        pixels = _fixed_point(self.camera.project(points))
         thickness = max(1, round(width * self.camera.scale(depth)))
         if colour is not None:
             tone = self.tone(colour, depth)
-            cv2.polylines(
-                self.image, [pixels], False, tone, thickness, cv2.LINE_AA, SUBPIXEL_BITS
-            )
+            cv2.polylines(self.image, [pixels], False, tone, thickness, cv2.LINE_AA, SUBPIXEL_BITS)
         if label is not None:
             cv2.polylines(
                 self.labels, [pixels], False, int(label), thickness, cv2.LINE_8, SUBPIXEL_BITS
             )
 
 
-def subquad(
-    quad: np.ndarray, left: float, low: float, right: float, high: float
-) -> np.ndarray:
+def _fixed_point(pixels: np.ndarray) -> np.ndarray:
+    return (pixels * (1 << SUBPIXEL_BITS)).astype(np.int32)
+
+
+def _depth(points: np.ndarray) -> float:
+    """Halfway between two opposite corners; a mean over all takes longer than the fill."""
+    flat = points.reshape(-1, 3)
+    return float(flat[0, 2] + flat[len(flat) // 2, 2]) / 2
+
+
+def subquad(quad: np.ndarray, left: float, low: float, right: float, high: float) -> np.ndarray:
     """Part of a quad given as (lower left, lower right, upper right, upper left), in fractions."""
     across = np.array([left, right, right, left])[:, None]
     up = np.array([low, low, high, high])[:, None]

@@ -107,9 +107,7 @@ def draw_sign_face(canvas: Canvas, rng: Generator, at: np.ndarray, radius: float
     canvas.polygon(centre + mark, shade(symbol, light), None, depth)
 
 
-def draw_direction_board(
-    canvas: Canvas, rng: Generator, place: Place, towards: int
-) -> None:
+def draw_direction_board(canvas: Canvas, rng: Generator, place: Place, towards: int) -> None:
     """A large board with lines of lettering beside or over the road."""
     x, z = place.x, place.z
     low, wide, tall = rng.uniform(2.4, 4.6), rng.uniform(1.6, 3.2), rng.uniform(0.9, 1.8)
@@ -123,7 +121,9 @@ def draw_direction_board(
     canvas.fill(corners, shade(board, light), Label.TRAFFIC_SIGN)
     ink: Colour = (230, 230, 230) if sum(board) < 380 else (50, 50, 54)
     for line in np.arange(low + 0.25, low + tall - 0.2, 0.4):
-        text = np.array([(ends[0] + 0.2, line, z), (ends[0] + wide * rng.uniform(0.5, 0.9), line, z)])
+        text = np.array(
+            [(ends[0] + 0.2, line, z), (ends[0] + wide * rng.uniform(0.5, 0.9), line, z)]
+        )
         canvas.limb(text, 0.12, shade(ink, light), None)
 
 

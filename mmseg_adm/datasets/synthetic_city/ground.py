@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -19,6 +20,7 @@ PAVING: tuple[Colour, ...] = ((128, 124, 120), (142, 134, 124), (112, 112, 114),
 ASPHALT: tuple[Colour, ...] = ((92, 92, 96), (106, 104, 102), (80, 82, 88), (120, 116, 112))
 MARKING: Colour = (212, 212, 206)
 KERB_HEIGHT = 0.12
+SHORT, LONG = np.linspace(0.0, 1.0, 2), np.linspace(0.0, 1.0, 12)
 
 
 def strip(
@@ -30,11 +32,14 @@ def strip(
     height: float = 0.0,
 ) -> None:
     """A flat band along the street between two x; haze comes later, for all ground at once."""
-    depths = np.geomspace(reach[0], reach[1], 12)
-    outline = np.empty((24, 3))
-    outline[:12, 0], outline[12:, 0] = edges
+    # Long bands follow the bend of the street; short ones are straight.
+    steps = SHORT if reach[1] < 2 * reach[0] else LONG
+    depths = reach[0] * (reach[1] / reach[0]) ** steps
+    count = len(depths)
+    outline = np.empty((2 * count, 3))
+    outline[:count, 0], outline[count:, 0] = edges
     outline[:, 1] = height
-    outline[:12, 2], outline[12:, 2] = depths, depths[::-1]
+    outline[:count, 2], outline[count:, 2] = depths, depths[::-1]
     canvas.polygon(canvas.camera.project(outline), colour, label)
 
 
@@ -45,12 +50,13 @@ def draw_sky(canvas: Canvas, rng: Generator) -> None:
     height = np.linspace(0.0, 1.0, rows)[:, None, None] / canvas.camera.horizon
     low = np.clip(height, 0, 1) ** 1.5
     sky = (1 - low) * np.asarray(light.sky_high) + low * np.asarray(light.sky_low)
+    sky = sky.astype(np.float32)
     clouds = np.zeros((rows, columns), np.float32)
     for cells, weight in ((3, 0.6), (8, 0.3), (24, 0.15)):
         noise = rng.random((2 * cells, cells), dtype=np.float32)
         clouds += weight * cv2.resize(noise, (columns, rows), interpolation=cv2.INTER_CUBIC)
     cover = light.clouds * np.clip(3.0 * (clouds - 0.5), 0.0, 1.0)[..., None]
-    white = np.asarray(light.sky_low) * rng.uniform(0.85, 1.12)
+    white = (np.asarray(light.sky_low) * rng.uniform(0.85, 1.12)).astype(np.float32)
     canvas.image[:] = np.clip(sky + cover * (white - sky), 0, 255)
     canvas.labels[:] = Label.SKY
 
@@ -62,21 +68,20 @@ def draw_skyline(canvas: Canvas, rng: Generator) -> None:
         while x < 170.0:
             width = rng.uniform(12.0, 40.0)
             if rng.random() < 0.55:
-                top = [(x, rng.uniform(6, 20)), (x + width, 0.0)]
-                heights = [top[0][1]] * 2
+                tops = np.full(2, rng.uniform(6.0, 20.0))
                 colour, label = vary(rng, (128, 118, 110)), Label.BUILDING
             else:
-                heights = list(rng.uniform(4, 12, 5))
+                tops = rng.uniform(4.0, 12.0, 5)
                 colour, label = vary(rng, pick(rng, LEAVES)), Label.VEGETATION
-            across = np.linspace(x, x + width, len(heights))
-            outline = [(x, -1.0, depth), *zip(across, heights, [depth] * 5, strict=False)]
-            canvas.fill([*outline, (x + width, -1.0, depth)], colour, label)
+            across = np.linspace(x, x + width, len(tops)).tolist()
+            roof = [(a, top, depth) for a, top in zip(across, tops.tolist(), strict=True)]
+            canvas.fill([(x, -1.0, depth), *roof, (x + width, -1.0, depth)], colour, label)
             x += width * rng.uniform(0.7, 1.3)
 
 
 def draw_ground(canvas: Canvas, rng: Generator, street: Street) -> None:
     """Road, pavements and lots, with their markings."""
-    asphalt, paving = vary(rng, pick(rng, ASPHALT)), vary(rng, pick(rng, PAVING))
+    asphalt, paving = vary(rng, pick(rng, ASPHALT), 11.0), vary(rng, pick(rng, PAVING), 14.0)
     grass = vary(rng, pick(rng, GRASS))
     strip(canvas, (-300.0, 300.0), grass, Label.TERRAIN)
     left, right = street.sides
@@ -154,7 +159,7 @@ def _draw_markings(canvas: Canvas, rng: Generator, street: Street) -> None:
     paint = shade(MARKING, rng.uniform(0.7, 1.1))
     headings = {round(lane.x, 3): lane.heading for lane in street.lanes}
     middles = sorted(headings)
-    for this, following in zip(middles, middles[1:], strict=False):
+    for this, following in pairwise(middles):
         x = (this + following) / 2
         solid = headings[this] != headings[following] and rng.random() < 0.4
         dashes: Iterable[tuple[float, float]] = [(2.0, 90.0)]
@@ -177,15 +182,16 @@ def _draw_markings(canvas: Canvas, rng: Generator, street: Street) -> None:
 def cast_shadows(canvas: Canvas, rng: Generator, outlines: list[np.ndarray]) -> None:
     """Darkens the ground under these (K, 3) outlines, softly, and lays haze over all ground."""
     rows = canvas.labels.shape[0]
-    mask = np.zeros(canvas.labels.shape, np.uint8)
+    mask: np.ndarray = np.zeros(canvas.labels.shape, np.uint8)
     for outline in outlines:
         pixels = np.clip(canvas.camera.project(outline), -1e5, 1e5)
         cv2.fillConvexPoly(mask, np.rint(pixels).astype(np.int32), 255)
     mask = cv2.GaussianBlur(mask, (0, 0), max(0.6, rows / 160))
-    depth = canvas.camera.ground_depth()
-    keep = np.exp(-canvas.light.haze_density * depth)[..., None]
-    strength = rng.uniform(0.4, 0.65)
-    ground = canvas.image * (1.0 - strength / 255.0 * mask[..., None])
-    ground = keep * ground + (1.0 - keep) * np.asarray(canvas.light.haze)
-    below = np.isfinite(depth)
-    canvas.image[below] = np.clip(ground, 0, 255).astype(np.uint8)[below]
+    # Above the horizon keep is one and fade nothing.
+    keep = np.exp(-canvas.light.haze_density * canvas.camera.ground_depth())
+    keep = np.where(keep > 0.0, keep, 1.0).astype(np.float32)[..., None]
+    sunlit = 1.0 - np.float32(rng.uniform(0.4, 0.65) / 255.0) * mask[..., None]
+    ground = canvas.image * (keep * sunlit)
+    ground += (1.0 - keep) * np.asarray(canvas.light.haze, np.float32)
+    np.clip(ground, 0, 255, out=ground)
+    canvas.image[:] = ground

@@ -26,9 +26,13 @@ def draw_truck(canvas: Canvas, rng: Generator, place: Place) -> None:
     cab.wheels((0.0,), 0.48, Label.TRUCK, hubs=False)
     load.wheels((-0.3, -0.1), 0.48, Label.TRUCK, hubs=False)
     away = load.depths.mean() < cab.depths.mean()
-    for body, paint in ((cab, cab_paint), (load, load_paint)) if away else (
-        (load, load_paint),
-        (cab, cab_paint),
+    for body, paint in (
+        ((cab, cab_paint), (load, load_paint))
+        if away
+        else (
+            (load, load_paint),
+            (cab, cab_paint),
+        )
     ):
         body.paint(paint, Label.TRUCK)
     cab.wheels((0.0,), 0.48, Label.TRUCK, hubs=True)
@@ -89,9 +93,7 @@ def draw_tram(canvas: Canvas, rng: Generator, place: Place) -> None:
     canvas.limb(place.world(arms), 0.06, (60, 60, 62), Label.TRAIN)
 
 
-def _draw_flank(
-    body: Body, rng: Generator, paint: Colour, windows: int, skirt: Profile
-) -> None:
+def _draw_flank(body: Body, rng: Generator, paint: Colour, windows: int, skirt: Profile) -> None:
     side = body.near_side()
     if side is None:
         return

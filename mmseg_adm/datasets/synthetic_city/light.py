@@ -60,7 +60,7 @@ def sample_light(rng: Generator) -> Light:
     azimuth = rng.uniform(-math.pi, math.pi)
     elevation = rng.uniform(0.15, 0.4) if hour == 'dusk' else rng.uniform(0.5, 1.1)
     level = math.cos(elevation)
-    tint = rng.normal(0.0, 10.0, 3)
+    tint = rng.normal(0.0, 6.0, 3)
     high, low = (np.asarray(SKIES[hour][part]) + tint for part in ('high', 'low'))
     warm = rng.normal(0.05 if hour == 'dusk' else 0.0, 0.045)
     density = {'fog': rng.uniform(0.012, 0.035)}.get(hour, rng.uniform(0.0008, 0.006))

@@ -19,7 +19,13 @@ ROOFS: tuple[Colour, ...] = ((120, 72, 58), (84, 78, 78), (102, 92, 86), (136, 9
 GLASS: tuple[Colour, ...] = ((52, 58, 68), (74, 84, 96), (40, 42, 46), (104, 118, 132))
 STONE: tuple[Colour, ...] = ((132, 126, 118), (150, 104, 86), (172, 166, 154), (108, 106, 104))
 RAILING: tuple[Colour, ...] = ((60, 66, 64), (120, 92, 64), (168, 168, 164), (70, 84, 70))
-SHOPS: tuple[Colour, ...] = ((168, 48, 44), (40, 78, 140), (206, 172, 60), (50, 110, 74), (190, 188, 184))
+SHOPS: tuple[Colour, ...] = (
+    (168, 48, 44),
+    (40, 78, 140),
+    (206, 172, 60),
+    (50, 110, 74),
+    (190, 188, 184),
+)
 
 
 def along(x: float, reach: tuple[float, float], heights: tuple[float, float]) -> np.ndarray:
@@ -61,7 +67,7 @@ def draw_lot(canvas: Canvas, rng: Generator, side: Side, lot: Lot) -> None:
             _draw_trees(canvas, rng, side, lot, (3.0, 9.0), int(rng.integers(1, 4)))
         draw_wall(canvas, rng, side, lot, rng.uniform(1.5, 3.4))
     elif lot.kind in ('park', 'fenced'):
-        _draw_trees(canvas, rng, side, lot, (2.0, 25.0), int(rng.integers(2, 7)))
+        _draw_trees(canvas, rng, side, lot, (2.0, 25.0), int(rng.integers(1, 5)))
         if lot.kind == 'fenced':
             draw_fence(canvas, rng, side.line, (lot.near, lot.far))
 

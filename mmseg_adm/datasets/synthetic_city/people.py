@@ -103,7 +103,9 @@ def draw_motorcycle(canvas: Canvas, rng: Generator, place: Place, ridden: bool =
     for colour, half, outline in solids:
         flat = np.array([(along, up, side) for side in (-half, half) for along, up in outline])
         canvas.hull(place.world(flat), shade(colour, light), Label.MOTORCYCLE)
-    canvas.limb(place.world([(0.66, 0.3, 0), (0.42, 1.02, 0)]), 0.1, (96, 98, 100), Label.MOTORCYCLE)
+    canvas.limb(
+        place.world([(0.66, 0.3, 0), (0.42, 1.02, 0)]), 0.1, (96, 98, 100), Label.MOTORCYCLE
+    )
     canvas.limb(
         place.world([(0.4, 1.04, -0.36), (0.42, 1.02, 0.36)]), 0.06, RUBBER, Label.MOTORCYCLE
     )

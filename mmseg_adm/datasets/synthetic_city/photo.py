@@ -29,21 +29,23 @@ def develop(rng: Generator, image: np.ndarray, labels: np.ndarray, light: Light)
     table = np.full(256, SMOOTH, np.float32)
     for label, roughness in ROUGHNESS.items():
         table[label] = roughness
-    grain = 1.0 + table[labels] * rng.uniform(0.5, 1.5) * _grain(rng, labels.shape)
+    # Haze lies before the surfaces and hides their grain.
+    contrast = rng.uniform(0.5, 1.5) * np.exp(-25.0 * light.haze_density)
+    grain = 1.0 + np.float32(contrast) * table[labels] * _grain(rng, labels.shape)
     tint = np.asarray(light.cast) * light.gain
     photo = image.astype(np.float32) * grain[..., None]
-    photo *= (tint * _vignette(rng, labels.shape)[..., None]).astype(np.float32)
+    photo *= tint.astype(np.float32) * _vignette(rng, labels.shape)[..., None]
     photo = _tone_curve(rng, photo)
     sigma = max(0.05, rng.normal(0.45, 0.2)) * max(1.0, rows / 256)
     photo = cv2.GaussianBlur(photo, (0, 0), sigma)
     # Half the noise is shared by the channels: a sensor's is not purely chromatic.
-    noise = rng.uniform(1.5, 7.0)
-    photo += noise * 0.7 * rng.standard_normal(photo.shape, dtype=np.float32)
-    photo += noise * 0.7 * rng.standard_normal((*labels.shape, 1), dtype=np.float32)
+    noise = np.float32(rng.uniform(1.0, 5.0))
+    photo += noise * rng.standard_normal(photo.shape, dtype=np.float32)
+    photo += noise * rng.standard_normal((*labels.shape, 1), dtype=np.float32)
     quality = int(rng.integers(55, 96))
     bgr = np.ascontiguousarray(np.clip(photo, 0, 255).astype(np.uint8)[..., ::-1])
     encoded = cv2.imencode('.jpg', bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-    return cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+    return np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR))
 
 
 def _grain(rng: Generator, shape: tuple[int, ...]) -> np.ndarray:
@@ -59,7 +61,7 @@ def _grain(rng: Generator, shape: tuple[int, ...]) -> np.ndarray:
 def _vignette(rng: Generator, shape: tuple[int, ...]) -> np.ndarray:
     row = np.linspace(-1, 1, shape[0], dtype=np.float32)[:, None]
     column = np.linspace(-1, 1, shape[1], dtype=np.float32)[None, :]
-    return 1.0 - rng.uniform(0.0, 0.16) * (row**2 + column**2)
+    return 1.0 - np.float32(rng.uniform(0.0, 0.16)) * (row**2 + column**2)
 
 
 def _tone_curve(rng: Generator, photo: np.ndarray) -> np.ndarray:

@@ -11,12 +11,14 @@ from .ground import LEAVES
 from .labels import Label
 
 BARK: Colour = (82, 70, 60)
-LEAST_PIXELS = 5.0  # crowns smaller than this need no leaves
+MOST_TUFTS = 40
 
 
 def draw_tree(canvas: Canvas, rng: Generator, place: Place, height: float) -> None:
     """A trunk and a crown of overlapping tufts, lighter above."""
     x, z = place.x, place.z
+    if not canvas.camera.sees(x, z, 0.42 * height):
+        return
     leaves = vary(rng, pick(rng, LEAVES), 12.0)
     crown = height * rng.uniform(0.3, 0.42)
     middle = np.array([x, height - 0.9 * crown, z])
@@ -33,18 +35,20 @@ def draw_tufts(
     """A round mass of leaves; its outline is as ragged as its inside."""
     size = radius * canvas.camera.scale(middle[2])
     centre = canvas.camera.project(middle)
-    count = int(np.clip(size * 1.5, 6, 26))
-    angle, reach = rng.uniform(0, 2 * np.pi, count), np.sqrt(rng.random(count))
-    offset = np.stack([np.cos(angle), np.sin(angle)], 1) * reach[:, None] * 0.8
+    # As much chance is drawn for a small crown as for a large one, or the rest of the scene
+    # would change with the size of the image.
+    angle, reach = rng.uniform(0, 2 * np.pi, MOST_TUFTS), np.sqrt(rng.random(MOST_TUFTS))
+    ragged = rng.uniform(0.75, 1.1, (MOST_TUFTS, len(CIRCLE), 1))
+    tone = rng.normal(0.0, 0.1, MOST_TUFTS)
+    count = int(np.clip(size, 5, MOST_TUFTS))
+    offset = 0.8 * (np.stack([np.cos(angle), np.sin(angle)], 1) * reach[:, None])[:count]
     offset = offset[np.argsort(-offset[:, 1])]
-    radii = rng.uniform(0.25, 0.5, count)
-    ragged = rng.uniform(0.7, 1.15, (count, len(CIRCLE), 1))
-    tufts = centre + size * (offset[:, None] + radii[:, None, None] * ragged * CIRCLE)
+    radii = np.linspace(0.6, 0.35, MOST_TUFTS)[count - 1] * rng.uniform(0.7, 1.3, MOST_TUFTS)
+    tufts = offset[:, None] + radii[:count, None, None] * ragged[:count] * CIRCLE
+    light = (0.95 - 0.3 * offset[:, 1] + tone[:count]) * canvas.light.on(0.0, 0.7, -0.7)
     canvas.polygon(centre + 0.75 * size * CIRCLE, shade(leaves, 0.72), Label.VEGETATION, middle[2])
-    light = 0.95 - 0.3 * offset[:, 1] + rng.normal(0.0, 0.12, count)
-    light *= canvas.light.on(0.0, 0.7, -0.7)
-    for tuft, factor in zip(tufts, light, strict=True):
-        canvas.polygon(tuft, shade(leaves, factor), Label.VEGETATION, middle[2])
+    colours = [shade(leaves, factor) for factor in light.tolist()]
+    canvas.patches(centre + size * tufts, colours, Label.VEGETATION, middle[2])
 
 
 def draw_hedge(canvas: Canvas, rng: Generator, x: float, reach: tuple[float, float]) -> None:

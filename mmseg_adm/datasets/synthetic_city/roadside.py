@@ -30,31 +30,30 @@ FOOT = (0.2, 0.2)
 
 def line_side(rng: Generator, street: Street, side: Side) -> list[Prop]:
     """Everything along one side, in no order."""
-    props = [Prop(lot.far, partial(draw_lot, side=side, lot=lot)) for lot in side.lots]
+    props = [
+        Prop(side.line, lot.far, 4.0, partial(draw_lot, side=side, lot=lot)) for lot in side.lots
+    ]
     props += _parked_cars(rng, side) if side.parking else []
     props += _furniture(rng, side)
     props += _traffic_lights(rng, street, side)
     props += _walkers(rng, side)
     if side.trees:
         x = side.beyond(0.5 * side.verge if side.verge else 0.9)
-        for at in np.arange(rng.uniform(5.0, 14.0), 90.0, rng.uniform(7.0, 14.0)):
+        for at in np.arange(rng.uniform(5.0, 14.0), 75.0, rng.uniform(7.0, 14.0)):
             height = rng.uniform(4.5, 9.0)
-            props.append(standing(draw_tree, Place(x, float(at)), (1.5, 1.5), height=height))
+            crown = 0.6 * height
+            props.append(standing(draw_tree, Place(x, float(at)), (crown, crown), height=height))
     if rng.random() < 0.15:  # railings that keep walkers off the road
         near = rng.uniform(5.0, 25.0)
-        props.append(railing(side, near, near + rng.uniform(6.0, 20.0)))
+        far, x = near + rng.uniform(6.0, 20.0), side.beyond(0.3)
+        props.append(Prop(x, far, 1.0, partial(draw_fence, x=x, reach=(near, far))))
     return props
-
-
-def railing(side: Side, near: float, far: float) -> Prop:
-    """A fence at the kerb."""
-    return Prop(far, partial(draw_fence, x=side.beyond(0.3), reach=(near, far)))
 
 
 def _parked_cars(rng: Generator, side: Side) -> list[Prop]:
     props = []
     at = rng.uniform(3.5, 9.0)
-    while at < 90.0:
+    while at < 75.0:
         if rng.random() < 0.7:
             x = side.kerb - side.sign * 1.1 + rng.normal(0, 0.1)
             heading = (0.0 if side.sign > 0 else pi) + rng.normal(0, 0.03)
@@ -75,7 +74,7 @@ def _furniture(rng: Generator, side: Side) -> list[Prop]:
     props = []
     for draw, pitch in rows:
         x = side.beyond(rng.uniform(0.25, 0.6))
-        for at in np.arange(rng.uniform(5.0, 5.0 + pitch), 80.0, pitch):
+        for at in np.arange(rng.uniform(5.0, 5.0 + pitch), 65.0, pitch):
             props.append(standing(draw, Place(x, float(at)), FOOT))
     return props
 
@@ -92,7 +91,8 @@ def _walkers(rng: Generator, side: Side) -> list[Prop]:
     props = []
     for _ in range(rng.poisson(2.6)):
         depth, step = 6.0 + rng.exponential(16.0), 0.0
-        x = rng.uniform(*sorted((side.beyond(side.verge + 0.5), side.line - 0.3 * side.sign)))
+        x = side.line - 0.3 * side.sign
+        x += (side.beyond(side.verge + 0.5) - x) * rng.random()
         heading = float(rng.integers(2)) * pi + rng.normal(0.0, 0.4)
         for _ in range(1 + int(rng.random() < 0.3)):
             place = Place(x + step, depth, heading)

@@ -75,13 +75,13 @@ class Street:
     crossing: float | None
 
 
-def sample_street(rng: Generator, tram: bool, character: str | None = None) -> Street:
+def sample_street(rng: Generator, tram: bool, demand: str | None = None) -> Street:
     """A street of one to four lanes, the camera's own at x = 0 or nearly.
 
     Args:
         rng: Source of chance.
         tram: Whether one of the lanes carries rails.
-        character: Forces one side's character, None to leave it to chance.
+        demand: A kind of lot that must stand on the right, None to leave it to chance.
     """
     width = rng.uniform(2.9, 3.7)
     offset = rng.normal(0.0, 0.25)
@@ -95,8 +95,8 @@ def sample_street(rng: Generator, tram: bool, character: str | None = None) -> S
     right = offset + (own - index - 0.5) * width
     names = ('urban', 'urban', 'suburb', 'green', 'works')
     sides = [
-        _sample_side(rng, -1, left, pick(rng, names)),
-        _sample_side(rng, 1, right, character or pick(rng, names)),
+        _sample_side(rng, -1, left, pick(rng, names), None),
+        _sample_side(rng, 1, right, pick(rng, names), demand),
     ]
     rails = None
     if tram:
@@ -105,10 +105,12 @@ def sample_street(rng: Generator, tram: bool, character: str | None = None) -> S
     return Street(width, tuple(lanes), (sides[0], sides[1]), rails, crossing)
 
 
-def _sample_side(rng: Generator, sign: int, edge: float, character: str) -> Side:
-    parking = 2.2 if rng.random() < 0.5 else 0.0
+def _sample_side(
+    rng: Generator, sign: int, edge: float, character: str, demand: str | None
+) -> Side:
+    parking = 2.2 if rng.random() < 0.42 else 0.0
     verge = rng.uniform(0.8, 2.6) if rng.random() < 0.35 else 0.0
-    pavement = rng.uniform(1.6, 4.2)
+    pavement = rng.uniform(1.8, 5.2)
     kerb = edge + sign * parking
     return Side(
         sign=sign,
@@ -117,15 +119,17 @@ def _sample_side(rng: Generator, sign: int, edge: float, character: str) -> Side
         parking=parking,
         verge=verge,
         trees=rng.random() < (0.75 if verge else 0.3),
-        lots=_sample_lots(rng, CHARACTERS[character]),
+        lots=_sample_lots(rng, CHARACTERS[character], demand),
     )
 
 
-def _sample_lots(rng: Generator, weights: dict[str, float]) -> tuple[Lot, ...]:
+def _sample_lots(rng: Generator, weights: dict[str, float], demand: str | None) -> tuple[Lot, ...]:
     lots: list[Lot] = []
     far = rng.uniform(0.0, 4.0)
-    while far < 140.0:
+    while far < 120.0:
         kind = list(weights)[int(rng.choice(len(weights), p=list(weights.values())))]
+        if demand is not None and 8.0 < far < 30.0:
+            kind = demand  # where it is neither out of the picture nor tiny
         near = far
         far = near + (rng.uniform(6.0, 10.0) if kind == 'side_street' else rng.uniform(8.0, 22.0))
         lots.append(Lot(kind, near, far))

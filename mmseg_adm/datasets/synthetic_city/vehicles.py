@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.random import Generator
 
@@ -20,7 +21,7 @@ LIVERIES: tuple[Colour, ...] = (
 )  # fmt: skip
 GLASS: Colour = (44, 52, 60)
 RUBBER: Colour = (30, 30, 32)
-DETAIL_PIXELS = 9.0  # vehicles lower than this get no lamps and no wheels' hubs
+DETAIL_PIXELS = 8.0  # cars lower than this get no wheels and no lamps
 
 Profile = tuple[tuple[float, float], ...]
 
@@ -62,7 +63,8 @@ HATCHBACK = Shape(
 )  # fmt: skip
 JEEP = Shape(
     (4.6, 1.8, 1.9),
-    ((-0.5, 0.24), (-0.5, 0.64), (-0.45, 0.98), (0.12, 1.0), (0.24, 0.66), (0.47, 0.6), (0.5, 0.24)),
+    ((-0.5, 0.24), (-0.5, 0.64), (-0.45, 0.98), (0.12, 1.0), (0.24, 0.66), (0.47, 0.6),
+     (0.5, 0.24)),
     (1, 3),
     (((-0.44, 0.68), (-0.41, 0.92), (-0.12, 0.93), (-0.12, 0.68)),
      ((-0.09, 0.68), (-0.09, 0.93), (0.1, 0.93), (0.2, 0.67))),
@@ -70,7 +72,8 @@ JEEP = Shape(
 )  # fmt: skip
 VAN = Shape(
     (5.2, 2.2, 1.95),
-    ((-0.5, 0.16), (-0.5, 0.58), (-0.48, 0.98), (0.2, 1.0), (0.36, 0.58), (0.48, 0.48), (0.5, 0.16)),
+    ((-0.5, 0.16), (-0.5, 0.58), (-0.48, 0.98), (0.2, 1.0), (0.36, 0.58), (0.48, 0.48),
+     (0.5, 0.16)),
     (1, 3),
     (((0.06, 0.6), (0.06, 0.9), (0.19, 0.9), (0.31, 0.6)),),
     0.1,
@@ -99,6 +102,10 @@ class Body:
         corners = np.array([self._points(shape.profile, side) for side in (-1.0, 1.0)])
         self.depths = corners[..., 2].mean(0)
         self.pixels = canvas.camera.project(corners)
+        left, right = self.pixels
+        self.quads = np.stack([left[:-1], right[:-1], right[1:], left[1:]], axis=1)
+        diagonal, other = self.quads[:, 2] - self.quads[:, 0], self.quads[:, 3] - self.quads[:, 1]
+        self.seen = diagonal[:, 0] * other[:, 1] < diagonal[:, 1] * other[:, 0]
         self.height = shape.size[1] * canvas.camera.scale(place.z)
 
     def _points(self, profile: Profile, side: float) -> np.ndarray:
@@ -113,18 +120,15 @@ class Body:
 
     def panel(self, edge: int) -> np.ndarray | None:
         """Panel over this edge as (lower left, lower right, upper right, upper left) pixels."""
-        (left, next_left), (right, next_right) = self.pixels[:, [edge, edge + 1]]
-        quad = np.array([left, right, next_right, next_left])
-        if _area(quad) >= 0.0:
+        if not self.seen[edge]:
             return None
         rising = self.shape.profile[edge + 1][1] >= self.shape.profile[edge][1]
-        return quad if rising else quad[[2, 3, 0, 1]]
+        return self.quads[edge] if rising else self.quads[edge, [2, 3, 0, 1]]
 
     def near_side(self) -> float | None:
         """-1 or +1 for the flank the camera sees, None when neither is seen."""
-        if _area(self.pixels[1]) > 0.0:
-            return 1.0
-        return -1.0 if _area(self.pixels[0]) < 0.0 else None
+        left, right = (cv2.contourArea(flank.astype(np.float32), True) for flank in self.pixels)
+        return 1.0 if right > 0.0 else -1.0 if left < 0.0 else None
 
     def on_side(self, profile: Profile, side: float) -> np.ndarray:
         """Pixels of an outline on a flank."""
@@ -154,7 +158,8 @@ class Body:
     def glass(self) -> Colour:
         """Dark, with some of the sky in it."""
         red, green, blue = (
-            0.72 * own + 0.28 * sky for own, sky in zip(GLASS, self.canvas.light.sky_low, strict=True)
+            0.72 * own + 0.28 * sky
+            for own, sky in zip(GLASS, self.canvas.light.sky_low, strict=True)
         )
         return red, green, blue
 
@@ -187,22 +192,16 @@ class Body:
                 self.canvas.fill(self.place.world(rim), (128, 130, 132), None)
 
 
-def _area(outline: np.ndarray) -> float:
-    """Signed area; negative for outlines that run counterclockwise on the screen."""
-    following = np.roll(outline, -1, axis=0)
-    return float((outline[:, 0] * following[:, 1] - following[:, 0] * outline[:, 1]).sum())
-
-
 def draw_car(canvas: Canvas, rng: Generator, place: Place) -> None:
     """A saloon, hatchback, jeep or van."""
     shape, paint = pick(rng, CARS), vary(rng, pick(rng, PAINTS), 14.0)
     body = Body(canvas, place, shape)
-    radius = 0.33
-    body.wheels((-0.31, 0.32), radius, Label.CAR, hubs=False)
-    body.paint(paint, Label.CAR)
     if body.height < DETAIL_PIXELS:
+        body.paint(paint, Label.CAR)
         return
-    body.wheels((-0.31, 0.32), radius, Label.CAR, hubs=True)
+    body.wheels((-0.31, 0.32), 0.33, Label.CAR, hubs=False)
+    body.paint(paint, Label.CAR)
+    body.wheels((-0.31, 0.32), 0.33, Label.CAR, hubs=True)
     draw_ends(body, paint, lamp_height=0.72)
 
 

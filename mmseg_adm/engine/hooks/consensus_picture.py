@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
-import torch
 import torch.nn.functional as F
 from mmengine.dataset import pseudo_collate
 from mmengine.dist import master_only
@@ -48,11 +49,14 @@ class ConsensusPictureHook(Hook):
         out_dir.mkdir(parents=True, exist_ok=True)
         for index in self.indices:
             sample = dataset[index % len(dataset)]
-            maps = model.observe(pseudo_collate([sample]), lambda step: read_maps(model, step))
+            batch = pseudo_collate([sample])
+            labels, predictions, weights = model.observe(batch, partial(read_maps, model))
             image = sample['inputs'].permute(1, 2, 0).numpy()[..., ::-1]
             panel = draw_panel(
                 image,
-                *maps,
+                labels,
+                predictions,
+                weights,
                 classes=dataset.metainfo['classes'],
                 palette=dataset.metainfo['palette'],
                 title=f'iteration {runner.iter}',
@@ -63,7 +67,7 @@ class ConsensusPictureHook(Hook):
 
 
 def read_maps(
-    model: torch.nn.Module, step: DistillationStep
+    model: Any, step: DistillationStep
 ) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Labels, predictions by member and weights by name, each (H, W), of a step's first image."""
     labels = step.labels[0]

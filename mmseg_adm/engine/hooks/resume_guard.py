@@ -67,7 +67,9 @@ class ResumeGuardHook(Hook):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         record: dict = {'processes': get_world_size()}
         loader = runner.train_dataloader
-        record['batch size'] = loader['batch_size'] if isinstance(loader, dict) else loader.batch_size
+        record['batch size'] = (
+            loader['batch_size'] if isinstance(loader, dict) else loader.batch_size
+        )
         for name, member in getattr(model, 'frozen', {}).items():
             record[f'weights of {name} (sha256)'] = member.sha256
         if isinstance(runner.optim_wrapper, OptimWrapper):

@@ -38,7 +38,7 @@ def channel_wise_divergence(
 
     def log_distribution(maps: Tensor) -> Tensor:
         scores = maps.float().flatten(2) / tau
-        # A finite minimum: with -inf an image without valid positions would give NaN.
+        # A finite minimum: with -inf an image without valid positions would go through NaN.
         return F.log_softmax(scores.masked_fill(mask == 0, torch.finfo(scores.dtype).min), dim=2)
 
     divergence = F.kl_div(

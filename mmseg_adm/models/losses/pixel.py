@@ -60,23 +60,18 @@ def weighted_cross_entropy(
     Raises:
         ValueError: If shapes disagree.
     """
-    if logits.dim() != 4 or labels.dim() != 3 or weight.dim() != 3:
+    if logits.dim() != 4 or len(logits) != len(labels):
         raise ValueError(
-            'expected logits (B, K, h, w), labels (B, H, W) and weight (B, h, w), got '
-            f'{tuple(logits.shape)}, {tuple(labels.shape)} and {tuple(weight.shape)}'
+            'expected logits (B, K, h, w) for labels (B, H, W), got '
+            f'{tuple(logits.shape)} and {tuple(labels.shape)}'
         )
-    if not len(logits) == len(labels) == len(weight):
-        raise ValueError(
-            'logits, labels and weight must hold the same number of images, '
-            f'got {len(logits)}, {len(labels)} and {len(weight)}'
-        )
+    labelled = labelled_weight(weight, labels, ignore_index)
     cross_entropy = F.cross_entropy(
         resize(logits.float(), labels.shape[-2:]),
         labels,
         ignore_index=ignore_index,
         reduction='none',
     )
-    labelled = labelled_weight(weight, labels, ignore_index)
     return weighted_mean(cross_entropy, labelled, normalizer)
 
 
@@ -84,6 +79,14 @@ def labelled_weight(weight: Tensor, labels: Tensor, ignore_index: int = 255) -> 
     """``weight`` (B, h, w) resized to the labels (B, H, W), zero where nothing is labelled.
 
     Its sum is what :func:`weighted_cross_entropy` divides by. No gradient.
+
+    Raises:
+        ValueError: If the shapes are others.
     """
+    if labels.dim() != 3 or weight.dim() != 3 or len(labels) != len(weight):
+        raise ValueError(
+            'expected a weight (B, h, w) for labels (B, H, W), got '
+            f'{tuple(weight.shape)} and {tuple(labels.shape)}'
+        )
     resized = resize(weight.detach().float()[:, None], labels.shape[-2:])[:, 0]
     return resized * (labels != ignore_index)

@@ -34,11 +34,20 @@ def weighted_mean(values: Tensor, weight: Tensor, normalizer: Tensor | float | N
 
     Args:
         values: Any shape, float32.
-        weight: The same shape; zero excludes a position, whatever its value is.
+        weight: The same shape; zero excludes a position.
         normalizer: The divisor, by default ``sum(weight)``. A distributed caller passes
             ``all_reduce(sum) / world_size``, so that averaging the gradients over ranks
             gives the gradient of the mean over the joined batch.
+
+    Raises:
+        ValueError: If the shapes differ: a broadcast weight would be summed once and used
+            many times.
     """
+    if values.shape != weight.shape:
+        raise ValueError(
+            f'values and weight must be of equal shape, got {tuple(values.shape)} and '
+            f'{tuple(weight.shape)}'
+        )
     total = (torch.where(weight == 0, torch.zeros_like(values), values) * weight).sum()
     divisor = weight.sum() if normalizer is None else normalizer
     divisor = torch.as_tensor(divisor, dtype=total.dtype, device=total.device)
@@ -52,8 +61,8 @@ def mask_of(valid: Tensor | None, reference: Tensor) -> Tensor:
     return valid.float()
 
 
-def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
+def resize(maps: Tensor, size: tuple[int, ...]) -> Tensor:
     """Bilinear resizing of (B, C, h, w) with ``align_corners=False``; no copy if it fits."""
     if tuple(maps.shape[-2:]) == tuple(size):
         return maps
-    return F.interpolate(maps, size=size, mode='bilinear', align_corners=False)
+    return F.interpolate(maps, size=list(size), mode='bilinear', align_corners=False)

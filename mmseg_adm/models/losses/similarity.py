@@ -15,19 +15,22 @@ from .reduction import check_pair, mask_of, weighted_mean
 def similarity_map(student: Tensor, teacher: Tensor) -> Tensor:
     """Cosine between the two channel vectors of each location, ``S_p`` (B, h, w) in float32.
 
-    ``S_p = <fs_p, ft_p> / (|fs_p| |ft_p|)``, in [-1, 1]; 0 where a vector is zero. Nothing
-    is detached here: gradient reaches both maps.
+    ``S_p = <fs_p, ft_p> / (|fs_p| |ft_p|)``, in [-1, 1] up to rounding; 0 where a vector is
+    zero. Nothing is detached here: gradient reaches both maps.
 
     Raises:
         ValueError: If the maps are not (B, C, h, w) of equal shape.
     """
     check_pair(student, teacher)
-    return F.cosine_similarity(student.float(), teacher.float(), dim=1)
+    # At a zero vector the gradient is 1 / eps: PyTorch's own 1e-8 would let one dead location
+    # outweigh all others.
+    return F.cosine_similarity(student.float(), teacher.float(), dim=1, eps=1e-4)
 
 
 def consensus_weight(similarity: Tensor) -> Tensor:
     """``c_p = sg max(S_p, 0)``: high where both networks agree. Same shape, no gradient."""
-    return similarity.detach().clamp(min=0)
+    # Rounding lifts the cosine of equal vectors above 1, and 1 - c below 0.
+    return similarity.detach().clamp(0, 1)
 
 
 def divergence_weight(similarity: Tensor) -> Tensor:
@@ -44,8 +47,11 @@ def alignment_loss(
         similarity: (B, h, w); whoever is in its graph is pulled.
         weight: (B, h, w), zero where a position does not count, detached here.
         normalizer: The divisor in place of the sum of the weights.
+
+    Raises:
+        ValueError: If shapes disagree.
     """
-    return weighted_mean(1 - similarity, weight.detach(), normalizer)
+    return weighted_mean(1 - similarity.float(), weight.detach().float(), normalizer)
 
 
 def repulsion_loss(
@@ -55,7 +61,7 @@ def repulsion_loss(
 
     Arguments as for :func:`alignment_loss`; whoever is in the map's graph is pushed away.
     """
-    return weighted_mean(similarity, weight.detach(), normalizer)
+    return weighted_mean(similarity.float(), weight.detach().float(), normalizer)
 
 
 def consensus_alignment(
@@ -93,7 +99,8 @@ def divergence_repulsion(
     """Push the teacher away from the student, the more so where they differ already.
 
     ``L_di = sum_valid d_p cos(sg fs_p, ft_p) / sum_valid d_p``. Gradient reaches the teacher
-    only. It is no divergence: for student = teacher the weights, and so the loss, are zero.
+    only. It is no divergence: as the teacher comes near the student the weights vanish on
+    both sides of the fraction, the loss tends to 1 and its gradient to 0.
 
     Args:
         student: (B, C, h, w), detached here.

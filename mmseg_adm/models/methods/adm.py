@@ -77,7 +77,7 @@ class ADM(DistillationMethod):
         self.teacher = teacher
         self.consensus = one_of('consensus', consensus, CONSENSUS)
         self.divergence = one_of('divergence', divergence, DIVERGENCE)
-        self.at = one_of('at', at, ('features', 'logits'))
+        self.at: str = one_of('at', at, ('features', 'logits'))
         self.consensus_weight = non_negative('consensus_weight', consensus_weight)
         self.divergence_weight = non_negative('divergence_weight', divergence_weight)
         if consensus is None and divergence is None:
@@ -104,7 +104,7 @@ class ADM(DistillationMethod):
         valid = step.valid(similarity)
         losses = self._spread(similarity.detach(), valid)
         if self.projection is not None:
-            losses['loss_projection'] = self._fit_projection(step)
+            losses['loss_projection'] = self._fit_projection(step, self.projection)
         if self.consensus:
             consensus = self._consensus(step, similarity, valid)
             losses['loss_consensus'] = self.consensus_weight * consensus
@@ -135,13 +135,11 @@ class ADM(DistillationMethod):
             student = self.projection.held_fixed(student)
         return step.match_size(student, like=teacher), teacher
 
-    def _fit_projection(self, step: DistillationStep) -> Tensor:
+    def _fit_projection(self, step: DistillationStep, projection: Projection) -> Tensor:
         """Its own unweighted term: where c starts at zero, L_co would never move it."""
         student, teacher = (step.read(name, 'features').detach() for name in self._pair())
-        projected = step.match_size(self.projection(student), like=teacher)
-        return cosine_distance(
-            projected, teacher, step.valid(teacher), step.valid_count(teacher)
-        )
+        projected = step.match_size(projection(student), like=teacher)
+        return cosine_distance(projected, teacher, step.valid(teacher), step.valid_count(teacher))
 
     def _consensus(self, step: DistillationStep, similarity: Tensor, valid: Tensor) -> Tensor:
         weight = consensus_weight(similarity)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 from torch import Tensor, nn
 
 from ..step import DistillationStep
+
+Choice = TypeVar('Choice', str, str | None)
 
 
 class DistillationMethod(nn.Module):
@@ -58,7 +61,7 @@ def positive(option: str, value: float) -> float:
     return float(value)
 
 
-def one_of(option: str, value: str | None, choices: Sequence[str | None]) -> str | None:
+def one_of(option: str, value: Choice, choices: Sequence[Choice]) -> Choice:
     """``value``, or a ``ValueError`` that names the option and its choices."""
     if value not in choices:
         raise ValueError(f'{option} must be one of {", ".join(map(repr, choices))}, got {value!r}')

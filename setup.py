@@ -1,0 +1,30 @@
+"""Packaging: what MMSegmentation needs comes through an extra, because two distributions can."""
+
+import re
+import runpy
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+STACKS = runpy.run_path(str(HERE / 'mmseg_adm' / 'stack.py'))['STACKS']
+VERSION = re.search(r"__version__ = '(.+)'", (HERE / 'mmseg_adm' / '__init__.py').read_text())[1]
+# mmseg imports them and declares neither.
+UNDECLARED = ['ftfy', 'regex']
+
+setup(
+    name='mmseg_adm',
+    version=VERSION,
+    description='Online knowledge distillation for MMSegmentation',
+    long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    python_requires='>=3.10,<3.13',
+    packages=find_packages(include=['mmseg_adm', 'mmseg_adm.*']),
+    install_requires=['torch>=2.6', 'numpy', 'opencv-python', 'matplotlib', 'packaging', 'rich'],
+    extras_require={
+        **{name: [f'{package}{wanted}' for package, wanted in stack.items()] + UNDECLARED
+           for name, stack in STACKS.items()},
+        'test': ['pytest', 'pytest-xdist', 'ruff', 'mypy'],
+    },
+)  # fmt: skip
