@@ -11,6 +11,7 @@ from matplotlib.patches import Patch
 
 IGNORED = 255
 COLUMNS = 4
+TILE_WIDTH = 3.4  # inches
 
 
 def draw_panel(
@@ -46,7 +47,11 @@ def draw_panel(
     count = len(tiles) + len(weights) + (len(predictions) > 1)
     rows = -(-count // COLUMNS)
     height, width = labels.shape
-    figure = Figure(figsize=(14, 0.9 + rows * (0.3 + 3.4 * height / width) + 0.5))
+    tile_height = TILE_WIDTH * height / width
+    figure = Figure(
+        figsize=(COLUMNS * TILE_WIDTH + 0.8, rows * (tile_height + 0.35) + 1.0),
+        layout='constrained',
+    )
     FigureCanvasAgg(figure)
     axes = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
     for axis in axes:
@@ -55,13 +60,13 @@ def draw_panel(
     for name, tile in tiles.items():
         axis = next(free)
         axis.imshow(tile, extent=(0, width, height, 0))
-        axis.set_title(name)
+        axis.set_title(name, fontsize='medium')
     if len(predictions) > 1:
         first, *others = predictions.values()
         differ = np.any([first != other for other in others], axis=0) & (labels != IGNORED)
         axis = next(free)
         axis.imshow(differ, cmap='gray', vmin=0, vmax=1, interpolation='nearest')
-        axis.set_title(f'predictions differ ({100 * differ.mean():.0f} %)')
+        axis.set_title(f'predictions differ ({100 * differ.mean():.0f} %)', fontsize='medium')
     last = None
     for name, weight in weights.items():
         axis = next(free)
@@ -69,16 +74,16 @@ def draw_panel(
             weight, cmap='viridis', vmin=0, vmax=1, extent=(0, width, height, 0),
             interpolation='nearest',
         )  # fmt: skip
-        axis.set_title(f'{name} ({weight.mean():.2f} ± {weight.std():.2f})')
+        axis.set_title(f'{name} ({weight.mean():.2f} ± {weight.std():.2f})', fontsize='medium')
     if last is not None:
-        figure.colorbar(last, ax=axes, shrink=0.6, pad=0.01)
+        figure.colorbar(last, ax=axes, shrink=0.8, pad=0.01, aspect=30)
     present = np.unique(
         np.concatenate([labels.ravel(), *(p.ravel() for p in predictions.values())])
     )
     figure.legend(
         handles=[Patch(color=colours[index] / 255, label=classes[index])
                  for index in present if index < len(classes)],
-        loc='lower center', ncols=10, frameon=False, fontsize='small',
+        loc='outside lower center', ncols=10, frameon=False, fontsize='small',
     )  # fmt: skip
     figure.suptitle(title)
     figure.canvas.draw()

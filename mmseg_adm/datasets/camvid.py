@@ -1,5 +1,7 @@
 """CamVid, the SegNet version with 11 classes."""
 
+from typing import ClassVar
+
 from mmseg.datasets import BaseSegDataset
 
 from mmseg_adm.registry import DATASETS
@@ -18,7 +20,7 @@ class CamVidDataset(BaseSegDataset):
         reduce_zero_label: Always false: 0 is Sky.
     """
 
-    METAINFO = dict(
+    METAINFO: ClassVar[dict] = dict(
         classes=(
             'Sky', 'Building', 'Pole', 'Road', 'Pavement', 'Tree', 'SignSymbol', 'Fence', 'Car',
             'Pedestrian', 'Bicyclist',

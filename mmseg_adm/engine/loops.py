@@ -25,6 +25,8 @@ class AgreementMetric(BaseMetric):
         collect_device: As in MMEngine.
     """
 
+    default_prefix = 'members'
+
     def __init__(self, ignore_index: int = 255, collect_device: str = 'cpu') -> None:
         super().__init__(collect_device)
         self.ignore_index = ignore_index
@@ -130,7 +132,7 @@ class _MembersLoop:
                 key = 'gap/mIoU' if len(others) == 1 else f'gap/{name}/mIoU'
                 metrics[key] = round(float(gap), 2)
         if others:
-            metrics.update(self.agreement.evaluate(size))
+            metrics['agreement'] = self.agreement.evaluate(size)['members/agreement']
         return metrics
 
 

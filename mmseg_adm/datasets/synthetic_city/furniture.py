@@ -110,10 +110,13 @@ def draw_sign_face(canvas: Canvas, rng: Generator, at: np.ndarray, radius: float
 def draw_direction_board(canvas: Canvas, rng: Generator, place: Place, towards: int) -> None:
     """A large board with lines of lettering beside or over the road."""
     x, z = place.x, place.z
-    low, wide, tall = rng.uniform(2.4, 4.6), rng.uniform(1.6, 3.2), rng.uniform(0.9, 1.8)
-    ends = sorted((x, x + towards * wide))
-    for post in ends:
-        draw_pole(canvas, rng, Place(post, z), low + tall, 0.1)
+    wide, tall = rng.uniform(1.6, 3.2), rng.uniform(0.9, 1.8)
+    overhead = rng.random() < 0.5
+    low = rng.uniform(4.5, 5.0) if overhead else rng.uniform(1.2, 2.6)
+    ends = sorted((x, x + (towards if overhead else -towards) * wide))
+    draw_pole(canvas, rng, place, low + tall, 0.16)
+    if not overhead:
+        draw_pole(canvas, rng, Place(x - towards * wide, z), low + tall, 0.16)
     board = vary(rng, pick(rng, ((36, 84, 164), (40, 110, 76), (226, 190, 60), (226, 226, 222))))
     light = canvas.light.on(0.0, 0.0, -1.0)
     corners = [(ends[0], low, z), (ends[1], low, z), (ends[1], low + tall, z)]

@@ -12,6 +12,9 @@ from .vehicles import BOX, CAB, COACH, LIVERIES, PAINTS, TRAM, Body, Profile, Sh
 
 CARGO: tuple[Colour, ...] = ((204, 204, 200), (176, 176, 172), (120, 96, 74), (96, 110, 124))
 DISPLAY: Colour = (226, 150, 50)
+TRAM_CAR = 9.0  # metres
+
+Box = tuple[float, float, float, float]  # left, low, right, high of a panel
 
 
 def draw_truck(canvas: Canvas, rng: Generator, place: Place) -> None:
@@ -26,14 +29,8 @@ def draw_truck(canvas: Canvas, rng: Generator, place: Place) -> None:
     cab.wheels((0.0,), 0.48, Label.TRUCK, hubs=False)
     load.wheels((-0.3, -0.1), 0.48, Label.TRUCK, hubs=False)
     away = load.depths.mean() < cab.depths.mean()
-    for body, paint in (
-        ((cab, cab_paint), (load, load_paint))
-        if away
-        else (
-            (load, load_paint),
-            (cab, cab_paint),
-        )
-    ):
+    painted = [(cab, cab_paint), (load, load_paint)]
+    for body, paint in painted if away else painted[::-1]:
         body.paint(paint, Label.TRUCK)
     cab.wheels((0.0,), 0.48, Label.TRUCK, hubs=True)
     load.wheels((-0.3, -0.1), 0.48, Label.TRUCK, hubs=True)
@@ -62,7 +59,8 @@ def draw_bus(canvas: Canvas, rng: Generator, place: Place) -> None:
     skirt: Profile = ((-0.5, 0.1), (-0.5, 0.25), (0.5, 0.25), (0.5, 0.1))
     _draw_flank(body, rng, paint, windows=int(rng.integers(5, 8)), skirt=skirt)
     body.wheels((-0.28, 0.3), 0.48, Label.BUS, hubs=True)
-    _draw_cab_end(body, last=4, pane=(0.05, 0.3, 0.95, 0.86))
+    lamps = ((0.04, 0.08, 0.18, 0.18), (0.82, 0.08, 0.96, 0.18))
+    _draw_cab_end(body, 4, (0.05, 0.3, 0.95, 0.86), lamps)
     rear = body.panel(0)
     if rear is not None:
         depth = float(body.depths[0])
@@ -71,24 +69,16 @@ def draw_bus(canvas: Canvas, rng: Generator, place: Place) -> None:
             canvas.polygon(subquad(rear, left, 0.1, left + 0.1, 0.35), (170, 36, 32), None, depth)
 
 
-def draw_tram(canvas: Canvas, rng: Generator, place: Place) -> None:
-    """Two or three coupled cars on rails; no wheels show, a pantograph does."""
-    paint = vary(rng, pick(rng, LIVERIES), 14.0)
-    shape = Shape((9.0, 3.3, 2.4), TRAM, (), (), 0.0)
-    shifts = 9.3 * np.arange(int(rng.integers(2, 4)))
-    bodies = [Body(canvas, place, shape, shift=-float(shift)) for shift in shifts]
-    for body in sorted(bodies, key=lambda body: -float(body.depths.mean())):
-        body.paint(paint, Label.TRAIN)
-        skirt: Profile = ((-0.5, 0.05), (-0.5, 0.16), (0.5, 0.16), (0.5, 0.05))
-        _draw_flank(body, rng, paint, windows=5, skirt=skirt)
-    _draw_cab_end(bodies[0], last=5, pane=(0.06, 0.0, 0.94, 0.82))
-    quad = bodies[0].panel(6)
-    if quad is not None:
-        depth = float(bodies[0].depths[6])
-        canvas.polygon(subquad(quad, 0.0, 0.0, 1.0, 0.2), shade(paint, 0.5), None, depth)
-        for left in (0.06, 0.8):
-            lamp = subquad(quad, left, 0.45, left + 0.14, 0.65)
-            canvas.polygon(lamp, (230, 228, 214), None, depth)
+def draw_tram_car(canvas: Canvas, rng: Generator, place: Place, paint: Colour, leads: bool) -> None:
+    """A car of a tram: no wheels show; the one that leads has a cab end and the pantograph."""
+    body = Body(canvas, place, Shape((TRAM_CAR, 3.3, 2.4), TRAM, (), (), 0.0))
+    body.paint(paint, Label.TRAIN)
+    skirt: Profile = ((-0.5, 0.05), (-0.5, 0.16), (0.5, 0.16), (0.5, 0.05))
+    _draw_flank(body, rng, paint, windows=5, skirt=skirt)
+    if not leads:
+        return
+    lamps = ((0.06, 0.45, 0.2, 0.65), (0.8, 0.45, 0.94, 0.65))
+    _draw_cab_end(body, 5, (0.06, 0.0, 0.94, 0.82), lamps)
     arms = [(-2.0, 3.3, 0.0), (-1.2, 4.1, 0.0), (-2.0, 4.8, 0.0)]
     canvas.limb(place.world(arms), 0.06, (60, 60, 62), Label.TRAIN)
 
@@ -106,15 +96,13 @@ def _draw_flank(body: Body, rng: Generator, paint: Colour, windows: int, skirt: 
         canvas.polygon(body.on_side(pane, side), body.glass(), None, depth)
 
 
-def _draw_cab_end(body: Body, last: int, pane: tuple[float, float, float, float]) -> None:
-    """Windscreen and destination display, when the vehicle comes towards the camera."""
-    quad = body.panel(last)
-    if quad is None:
+def _draw_cab_end(body: Body, edge: int, pane: Box, lamps: tuple[Box, ...]) -> None:
+    """Windscreen, destination and lamps, when the vehicle comes towards the camera."""
+    screen, nose = body.panel(edge), body.panel(len(body.shape.profile) - 2)
+    if screen is None or nose is None:
         return
-    canvas, depth = body.canvas, float(body.depths[last])
-    canvas.polygon(subquad(quad, *pane), body.glass(), None, depth)
-    canvas.polygon(subquad(quad, 0.2, 0.9, 0.8, 0.98), DISPLAY, None, depth)
-    if last == 4:
-        for left in (0.04, 0.82):
-            lamp = subquad(quad, left, 0.08, left + 0.14, 0.18)
-            canvas.polygon(lamp, (230, 228, 214), None, depth)
+    canvas, depth = body.canvas, float(body.depths[edge])
+    canvas.polygon(subquad(screen, *pane), body.glass(), None, depth)
+    canvas.polygon(subquad(screen, 0.2, 0.9, 0.8, 0.98), DISPLAY, None, depth)
+    for lamp in lamps:
+        canvas.polygon(subquad(nose, *lamp), (230, 228, 214), None, depth)

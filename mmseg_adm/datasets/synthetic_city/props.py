@@ -15,11 +15,11 @@ from .canvas import Canvas, Place
 
 @dataclass(frozen=True)
 class Prop:
-    """Something to draw, the deepest first.
+    """Something to draw, in its turn.
 
     Args:
-        x: Where it is.
-        z: What it is sorted by; all of it is seen before anything deeper.
+        x: How far to the right it is.
+        z: How deep its middle is; for what lines the street, its far end.
         radius: How far it reaches sideways, in metres: out of the picture it is left out.
         draw: Draws it.
         outline: (K, 3) ground that it shades.
@@ -30,6 +30,11 @@ class Prop:
     radius: float
     draw: Callable[[Canvas, Generator], None]
     outline: np.ndarray | None = None
+
+    @property
+    def order(self) -> float:
+        """Depth, and of things side by side the outer one behind: long ones pass each other."""
+        return self.z + abs(self.x)
 
 
 def standing(

@@ -101,7 +101,7 @@ def _walkers(rng: Generator, side: Side) -> list[Prop]:
     for draw, rate in ((draw_bicycle, 0.55), (draw_motorcycle, 0.25)):
         for _ in range(rng.poisson(rate)):
             depth = 6.0 + rng.exponential(14.0)
-            heading = pick_heading(rng)
+            heading = _heading(rng)
             x = side.beyond(rng.uniform(0.6, 1.6))
             for number in range(int(rng.integers(1, 4))):
                 place = Place(x, depth + 0.8 * number, heading + rng.normal(0, 0.1))
@@ -109,6 +109,6 @@ def _walkers(rng: Generator, side: Side) -> list[Prop]:
     return props
 
 
-def pick_heading(rng: Generator) -> float:
+def _heading(rng: Generator) -> float:
     """Across the pavement more often than along it."""
     return float(rng.integers(4)) * pi / 2 if rng.random() < 0.5 else pi / 2 + rng.normal(0, 0.4)

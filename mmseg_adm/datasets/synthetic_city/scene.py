@@ -30,7 +30,7 @@ GUESTS = (
     Label.TERRAIN,
 )
 LOTS = {Label.WALL: 'walled', Label.FENCE: 'fenced', Label.TERRAIN: 'park'}
-SMALLEST, LARGEST = (64, 128), (1024, 2048)
+SMALLEST, LARGEST = (32, 32), (1024, 2048)
 
 
 def draw_scene(seed: int | Sequence[int], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -40,7 +40,7 @@ def draw_scene(seed: int | Sequence[int], size: tuple[int, int]) -> tuple[np.nda
 
     Args:
         seed: What ``numpy.random.default_rng`` takes: one number or several, not negative.
-        size: (H, W) from 64x128 to 1024x2048; one seed shows the same street at any size.
+        size: (H, W) from 32x32 to 1024x2048; one seed shows the same street at any size.
 
     Returns:
         (H, W, 3) uint8 BGR image and (H, W) uint8 Cityscapes train ids, 255 ignored.
@@ -82,7 +82,7 @@ def _compose(canvas: Canvas, rng: Generator, street: Street, props: list[Prop]) 
     for side in street.sides:
         outlines += _house_shadows(rng, side, canvas.light)
     cast_shadows(canvas, rng, outlines)
-    for prop in sorted(props, key=lambda prop: -prop.z):
+    for prop in sorted(props, key=lambda prop: -prop.order):
         if canvas.camera.sees(prop.x, prop.z, prop.radius):
             prop.draw(canvas, rng)
 

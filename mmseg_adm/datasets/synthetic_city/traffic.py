@@ -9,13 +9,13 @@ from math import pi
 from numpy.random import Generator
 
 from .canvas import Place
-from .colours import pick
-from .heavy import draw_bus, draw_tram, draw_truck
+from .colours import pick, vary
+from .heavy import TRAM_CAR, draw_bus, draw_tram_car, draw_truck
 from .labels import Label
 from .people import draw_bicycle, draw_motorcycle, draw_person
 from .props import Prop, standing
 from .street import Lane, Street
-from .vehicles import draw_car
+from .vehicles import LIVERIES, draw_car
 
 Vehicle = tuple[Callable[..., None], tuple[float, float]]
 ride_motorcycle = partial(draw_motorcycle, ridden=True)
@@ -50,8 +50,7 @@ def drive(rng: Generator, street: Street, guest: Label | None) -> list[Prop]:
     for lane in free:
         props += _queue(rng, lane, INVITED.get(guest) if lane is host else None)
     if street.tram is not None:
-        place = Place(street.tram.x, rng.uniform(10.0, 28.0), street.tram.heading)
-        props.append(standing(draw_tram, place, (9.0, 2.4)))
+        props += _tram(rng, street.tram)
     if street.crossing is not None or rng.random() < 0.2:
         props += _crossing(rng, street)
     if rng.random() < 0.15:  # somebody turns into a side street
@@ -73,6 +72,17 @@ def _queue(rng: Generator, lane: Lane, first: Vehicle | None) -> list[Prop]:
         place = Place(x, at + size[0] / 2, lane.heading + rng.normal(0, 0.03))
         props.append(standing(draw, place, size))
         at += size[0] + rng.uniform(3.0, 40.0)
+    return props
+
+
+def _tram(rng: Generator, lane: Lane) -> list[Prop]:
+    """Two or three coupled cars, each with a turn of its own among the things it passes."""
+    paint, at = vary(rng, pick(rng, LIVERIES), 14.0), rng.uniform(13.0, 30.0)
+    props = []
+    for number in range(int(rng.integers(2, 4))):
+        place = Place(lane.x, at + number * (TRAM_CAR + 0.3), lane.heading)
+        size, leads = (TRAM_CAR, 2.4), number == 0
+        props.append(standing(draw_tram_car, place, size, paint=paint, leads=leads))
     return props
 
 

@@ -34,7 +34,7 @@ def write_synthetic_city(
         root: Folder of the data set, made if need be.
         num_train: Number of training images.
         num_val: Number of validation images, of other cities and other seeds.
-        size: (H, W) of all images, from 64x128 to 1024x2048.
+        size: (H, W) of all images, from 32x32 to 1024x2048.
         seed: Draws another data set.
 
     Returns:

@@ -1,5 +1,7 @@
 """Stop at the first loss that is not finite, and say which one it is."""
 
+import math
+
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
@@ -33,8 +35,8 @@ class FiniteLossHook(Hook):
         """
         if not self.every_n_train_iters(runner, self.interval) or not outputs:
             return
-        wrong = {name: float(value) for name, value in outputs.items()
-                 if not float(value) - float(value) == 0}  # fmt: skip
+        values = {name: float(value) for name, value in outputs.items()}
+        wrong = {name: value for name, value in values.items() if not math.isfinite(value)}
         if wrong:
             listing = ', '.join(f'{name}={value}' for name, value in wrong.items())
             raise ValueError(

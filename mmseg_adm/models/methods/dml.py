@@ -43,7 +43,7 @@ class DML(DistillationMethod):
         self.weight = non_negative('weight', weight)
 
     def reads(self) -> dict[str, tuple[str, ...]]:
-        return {name: ('logits',) for name in self.members}
+        return dict.fromkeys(self.members, ('logits',))
 
     def updates(self) -> tuple[str, ...]:
         return self.members

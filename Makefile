@@ -1,0 +1,42 @@
+# Two commands do all set-up on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+VENV_OPENMMLAB ?= .venv-openmmlab
+PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2
+
+.PHONY: demo test test-slow test-openmmlab lint clean
+
+demo: $(VENV)/installed
+	$(VENV)/bin/python tools/demo.py
+
+test: lint
+	$(PYTEST) -m "not slow"
+
+test-slow: $(VENV)/installed
+	$(PYTEST) -m slow
+
+lint: $(VENV)/installed
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+# The core of the suite with the upstream distribution, in an environment of its own.
+test-openmmlab: $(VENV_OPENMMLAB)/installed
+	OMP_NUM_THREADS=1 $(VENV_OPENMMLAB)/bin/python -m pytest -n 2 -m core
+
+$(VENV)/installed: setup.py constraints.txt mmseg_adm/stack.py
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install -c constraints.txt -e ".[onedl,test]"
+	touch $@
+
+# mmcv-lite and a stand-in for mmcv's compiled operators, which take an hour to build.
+$(VENV_OPENMMLAB)/installed: setup.py constraints.txt mmseg_adm/stack.py tests/stand_ins/mmcv_ext.py
+	$(PYTHON) -m venv $(VENV_OPENMMLAB)
+	$(VENV_OPENMMLAB)/bin/python -m pip install -c constraints.txt -e ".[test]" \
+	    mmengine==0.10.7 mmcv-lite==2.1.0 mmsegmentation==1.2.2 ftfy regex
+	cp tests/stand_ins/mmcv_ext.py "$$($(VENV_OPENMMLAB)/bin/python -c \
+	    'import importlib.util as u; print(u.find_spec("mmcv").submodule_search_locations[0])')/_ext.py"
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(VENV_OPENMMLAB) build *.egg-info

@@ -1,0 +1,186 @@
+"""What a training step costs, and which method costs what."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
+from torch import Tensor
+
+from .models import KnowledgeDistiller
+from .models.methods import DistillationMethod
+from .models.step import DistillationStep
+from .models.taps import find_classifier
+
+
+@dataclass
+class StepCost:
+    """One row of the table.
+
+    Attributes:
+        name: What ran.
+        seconds: Median time of a step.
+        time_ratio: Median over rounds of the time over the floor's in the same round.
+        memory: Bytes: what stays (weights, optimiser) and the peak of a step above it.
+        memory_ratio: Over the floor's.
+        parameters: Trainable ones of the methods that ran.
+    """
+
+    name: str
+    seconds: float
+    time_ratio: float
+    memory: int
+    memory_ratio: float
+    parameters: int
+
+
+class _FrozenReader(DistillationMethod):
+    """Reads every frozen member and learns nothing, so that the floor runs them too."""
+
+    def __init__(self, frozen: tuple[str, ...]) -> None:
+        super().__init__()
+        self.frozen = frozen
+
+    def reads(self) -> dict[str, tuple[str, ...]]:
+        """Every frozen member."""
+        return dict.fromkeys(self.frozen, ('logits',))
+
+    def updates(self) -> tuple[str, ...]:
+        """No one."""
+        return ()
+
+    def forward(self, step: DistillationStep) -> dict[str, Tensor]:
+        """No loss."""
+        return {}
+
+
+def profile_step(config: Config, rounds: int = 10, warmup: int = 2) -> list[StepCost]:
+    """Time and memory of the floor (every member's step, no method), each method, and all.
+
+    Random images and labels of the config's batch and crop size. The variants take turns in
+    each round, so that a machine that slows down slows all of them.
+
+    Args:
+        config: A distillation config.
+        rounds: Rounds that count.
+        warmup: Rounds before them that don't.
+
+    Raises:
+        ValueError: If the config is no distillation config.
+    """
+    init_default_scope(config.get('default_scope', 'mmseg'))
+    model = MODELS.build(config.model)
+    if not isinstance(model, KnowledgeDistiller):
+        raise ValueError(f'expected a KnowledgeDistiller, got a {type(model).__name__}')
+    model.init_weights()
+    device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    model.to(device).train()
+    names = list(model.methods)
+    model.methods['frozen_members'] = _FrozenReader(tuple(model.frozen))
+    wrapper = build_optim_wrapper(model, config.optim_wrapper)
+    batch = _random_batch(config, model)
+
+    variants: dict[str, list[str]] = {'floor': []}
+    variants.update({name: [name] for name in names})
+    if len(names) > 1:
+        variants[' + '.join(names)] = names
+
+    def step_of(active: list[str]) -> Callable[[], object]:
+        def step() -> object:
+            for name in names:
+                model.methods[name].strength = float(name in active)
+            return model.train_step(batch, wrapper)
+
+        return step
+
+    steps = {name: step_of(active) for name, active in variants.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for turn in range(warmup + rounds):
+        order = list(steps) if turn % 2 else list(steps)[::-1]
+        for name in order:
+            elapsed = _time(steps[name], device)
+            if turn >= warmup:
+                seconds[name].append(elapsed)
+    resident = _resident_bytes(model, wrapper)
+    memory = {name: resident + _peak_bytes(step, device) for name, step in steps.items()}
+    return [
+        StepCost(
+            name=name,
+            seconds=statistics.median(seconds[name]),
+            time_ratio=statistics.median(
+                own / floor for own, floor in zip(seconds[name], seconds['floor'], strict=True)
+            ),
+            memory=memory[name],
+            memory_ratio=memory[name] / memory['floor'],
+            parameters=sum(
+                parameter.numel()
+                for method in active
+                for parameter in model.methods[method].parameters()
+            ),
+        )
+        for name, active in variants.items()
+    ]
+
+
+def _random_batch(config: Config, model: KnowledgeDistiller) -> dict:
+    height, width = config.model.data_preprocessor.size
+    classes = find_classifier(model.network(model.student)).out_channels
+    size = config.train_dataloader.batch_size
+    meta = dict(img_shape=(height, width), ori_shape=(height, width))
+    return dict(
+        inputs=list(torch.randint(0, 256, (size, 3, height, width), dtype=torch.uint8)),
+        data_samples=[
+            SegDataSample(
+                gt_sem_seg=PixelData(data=torch.randint(0, classes, (1, height, width))),
+                metainfo=dict(meta),
+            )
+            for _ in range(size)
+        ],
+    )
+
+
+def _time(step: Callable[[], object], device: torch.device) -> float:
+    if device.type == 'cuda':
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    step()
+    if device.type == 'cuda':
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def _resident_bytes(model: KnowledgeDistiller, wrapper) -> int:
+    tensors = [*model.parameters(), *model.buffers()]
+    for member in model.frozen.values():
+        tensors += [*member.network.parameters(), *member.network.buffers()]
+    for state in wrapper.optimizer.state.values():
+        tensors += [value for value in state.values() if isinstance(value, Tensor)]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _peak_bytes(step: Callable[[], object], device: torch.device) -> int:
+    """The most that one step has allocated at a time."""
+    if device.type == 'cuda':
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step()
+        return torch.cuda.max_memory_allocated() - before
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities, profile_memory=True) as profiler:
+        step()
+    # The public events() leave out what is allocated inside an operator.
+    events = profiler.profiler.kineto_results.events()
+    allocations = [event for event in events if event.name() == '[memory]']
+    level = peak = 0
+    for event in sorted(allocations, key=lambda event: event.start_ns()):
+        level += event.nbytes()
+        peak = max(peak, level)
+    return peak

@@ -1,0 +1,299 @@
+import re
+from pathlib import Path
+from urllib.parse import urlparse
+
+import mmseg
+import pytest
+import torch
+from factory import ROOT, build, raw_batch, save_segmentor, shrink
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+
+from mmseg_adm.checkpoint import is_remote
+from mmseg_adm.cli import replace_sync_bn
+from mmseg_adm.export import drop_pretrained, is_distillation_config
+from mmseg_adm.models.members import MEMBER_OPTIONS
+
+CONFIGS = {path.stem: path for path in sorted(ROOT.glob('configs/[!_]*/*.py'))}
+DISTILLED = [stem for stem, path in CONFIGS.items() if '_r18' in stem and stem.count('_r') == 2]
+ALONE = [stem for stem in CONFIGS if stem not in DISTILLED]
+DATASETS = sorted(ROOT.glob('configs/_base_/datasets/*.py'))
+HEADS = {'pspnet': 'PSPHead', 'deeplabv3': 'ASPPHead'}
+CLASSES = {'cityscapes': 19, 'synthetic-city': 19, 'ade20k': 150, 'camvid': 11}
+# The data set's type, the variable that moves its root, and where the root is without it.
+SOURCES = {
+    'cityscapes': ('CityscapesDataset', 'CITYSCAPES_ROOT', 'data/cityscapes'),
+    'ade20k': ('ADE20KDataset', 'ADE20K_ROOT', 'data/ade/ADEChallengeData2016'),
+    'camvid': ('mmseg_adm.CamVidDataset', 'CAMVID_ROOT', 'data/camvid'),
+    'synthetic-city': ('CityscapesDataset', 'SYNTHETIC_CITY_ROOT', 'data/synthetic_city'),
+}
+NETWORK = r'(?P<{0}>(?:pspnet|deeplabv3)_r\d+(?:-w\d+)?-d8)'
+SETTING = (
+    r'(?P<setting>\dxb(?P<batch>\d+)-(?P<iters>80k|2k|demo)_(?P<data>[a-z0-9-]+)-(?P<crop>\d+x\d+))'
+)
+NAMES = {
+    True: f'(?P<method>adm|cwd|dml|kd)(?P<offline>-offline)?_{NETWORK.format("teacher")}_'
+    f'{NETWORK.format("student")}_{SETTING}',
+    False: f'{NETWORK.format("network")}_{SETTING}',
+}
+each_config = pytest.mark.parametrize('stem', CONFIGS)
+each_distilled = pytest.mark.parametrize('stem', DISTILLED)
+each_frozen = pytest.mark.parametrize(
+    'stem', [stem for stem in DISTILLED if re.match('adm-offline|cwd|kd', stem)]
+)
+
+
+def load(stem: str) -> Config:
+    return Config.fromfile(CONFIGS[stem])
+
+
+def parts_of(stem: str) -> dict[str, str]:
+    match = re.fullmatch(NAMES[stem in DISTILLED], stem)
+    assert match, f'{stem} does not say what it holds'
+    return match.groupdict()
+
+
+def networks_of(config: Config) -> dict[str, dict]:
+    return dict(config.model.members) if is_distillation_config(config) else {'': config.model}
+
+
+def dataset_of(config: Config, split: str) -> dict:
+    dataset = config[f'{split}_dataloader'].dataset
+    return dataset.dataset if split == 'train' else dataset
+
+
+def checkpoints_in(node: object) -> list[str]:
+    """Every checkpoint that a model config names, at any depth."""
+    if isinstance(node, dict):
+        own = [node[key] for key in ('checkpoint', 'pretrained') if node.get(key)]
+        return own + checkpoints_in(list(node.values()))
+    if isinstance(node, (list, tuple)):
+        return [name for child in node for name in checkpoints_in(child)]
+    return []
+
+
+def small(config: Config) -> Config:
+    """Narrow networks without anything to download, on crops of 32x48."""
+    drop_pretrained(config.model, remote_only=True)
+    replace_sync_bn(config)
+    for name, network in networks_of(config).items():
+        shrink(network, 4 if name == 'student' else 8)
+    config.model.data_preprocessor.size = (32, 48)
+    return config
+
+
+@pytest.fixture(scope='session')
+def checkpoint_of(tmp_path_factory):
+    """Writes a shrunk network's weights, once per architecture and number of classes."""
+    folder, written = tmp_path_factory.mktemp('teachers'), {}
+
+    def write(network: dict) -> str:
+        head = network['decode_head']
+        auxiliary = 'auxiliary' if network.get('auxiliary_head') else 'plain'
+        key = f'{head["type"]}-{head["num_classes"]}-{auxiliary}'
+        if key not in written:
+            plain = {name: value for name, value in network.items() if name not in MEMBER_OPTIONS}
+            written[key] = save_segmentor(folder / f'{key}.pth', plain)
+        return written[key]
+
+    return write
+
+
+def test_both_kinds_of_config_are_found():
+    assert len(DISTILLED) == 30
+    assert len(ALONE) == 12
+
+
+@each_config
+def test_name_says_the_setting(stem):
+    parts, config = parts_of(stem), load(stem)
+    crop = tuple(map(int, parts['crop'].split('x')))
+    assert config.train_dataloader.batch_size == int(parts['batch'])
+    assert config.model.data_preprocessor.size == crop
+    crops = [step for step in dataset_of(config, 'train').pipeline if step.type == 'RandomCrop']
+    assert [step.crop_size for step in crops] == [crop]
+    demo = Config.fromfile(ROOT / 'configs/_base_/schedules/schedule_demo.py')
+    iters = {'80k': 80_000, '2k': 2_000, 'demo': demo.train_cfg.max_iters}[parts['iters']]
+    assert config.train_cfg.max_iters == iters
+    assert [scheduler.end for scheduler in config.param_scheduler] == [iters]
+    assert iters % config.train_cfg.val_interval == 0
+
+
+@each_config
+def test_name_says_the_networks(stem):
+    parts, config = parts_of(stem), load(stem)
+    assert CONFIGS[stem].parent.name in (
+        parts.get('method'),
+        parts.get('network', '').split('_')[0],
+    )
+    for member, network in networks_of(config).items():
+        architecture, backbone = parts[member or 'network'].split('_')
+        depth, width = re.fullmatch(r'r(\d+)(?:-w(\d+))?-d8', backbone).groups()
+        assert network.decode_head.type == HEADS[architecture]
+        assert network.backbone.depth == int(depth)
+        assert network.backbone.get('base_channels', 64) == int(width or 64)
+        assert network.backbone.strides == (1, 2, 1, 1)
+        # Without a stride for the last two stages: an eighth of the input's size.
+        assert network.backbone.dilations == (1, 1, 2, 4)
+
+
+@each_distilled
+def test_name_says_the_methods(stem):
+    parts, model = parts_of(stem), load(stem).model
+    others = {'adm': ['kd' if parts['offline'] else 'dml']}.get(parts['method'], [])
+    assert sorted(model.methods) == sorted([parts['method'], *others])
+    for name, method in model.methods.items():
+        assert method.type == f'mmseg_adm.{name.upper()}'
+    offline = bool(parts['offline']) or parts['method'] in ('kd', 'cwd')
+    assert [name for name in model.members if model.members[name].get('frozen')] == (
+        ['teacher'] if offline else []
+    )
+
+
+@each_config
+def test_name_says_the_data(stem):
+    data, config = parts_of(stem)['data'], load(stem)
+    kind, _, _ = SOURCES[data]
+    for split in ('train', 'val', 'test'):
+        assert dataset_of(config, split).type == kind
+    for network in networks_of(config).values():
+        heads = [network.decode_head, network.get('auxiliary_head')]
+        assert {head.num_classes for head in heads if head} == {CLASSES[data]}
+
+
+def test_no_config_needs_those_of_mmseg():
+    paths = sorted(ROOT.glob('configs/**/*.py'))
+    assert len(paths) > len(CONFIGS)
+    assert not [path for path in paths if 'mmseg::' in path.read_text()]
+
+
+@each_config
+def test_trains_one_step(stem, checkpoint_of):
+    config = small(load(stem))
+    networks = networks_of(config)
+    frozen = [name for name, network in networks.items() if network.get('frozen')]
+    for name in frozen:
+        networks[name].checkpoint = checkpoint_of(networks[name])
+    model = build(config.model)
+    optim_wrapper = build_optim_wrapper(model, config.optim_wrapper)
+    batch = model.data_preprocessor(raw_batch(classes=CLASSES[parts_of(stem)['data']]), True)
+    with optim_wrapper.optim_context(model):
+        total, logged = model.parse_losses(model(**batch, mode='loss'))
+    optim_wrapper.backward(total)
+
+    parameters = dict(model.named_parameters())
+    assert not [name for name, value in logged.items() if not torch.isfinite(value)]
+    for method in config.model.get('methods', {}):
+        terms = [value for name, value in logged.items() if name.startswith(f'{method}.loss')]
+        assert terms
+        assert all(term > 0 for term in terms)
+    assert not [name for name, value in parameters.items() if value.grad is None]
+    assert not [name for name in parameters if name.split('.')[1] in frozen]
+    # zero_init_residual: at first nothing flows into the blocks, only around them.
+    ends = ('decode_head.conv_seg.weight', 'backbone.stem.0.weight')
+    learnt = [name for name in parameters if name.endswith(ends)]
+    assert len(learnt) == len(ends) * (len(networks) - len(frozen))
+    assert all(parameters[name].grad.abs().max() > 0 for name in learnt)
+
+    before = {name: parameters[name].detach().clone() for name in learnt}
+    optim_wrapper.step()
+    assert not [name for name in learnt if parameters[name].equal(before[name])]
+    assert not [name for name, value in parameters.items() if not torch.isfinite(value).all()]
+
+
+@pytest.mark.parametrize('stem', ALONE)
+def test_alone_is_what_trains_together(stem):
+    parts, alone = parts_of(stem), load(stem)
+    together = [
+        (member, load(other))
+        for other in DISTILLED
+        for member in ('student', 'teacher')
+        if other.startswith('adm_')
+        and parts_of(other)['setting'] == parts['setting']
+        and parts_of(other)[member] == parts['network']
+    ]
+    assert len(together) == 1
+    member, distillation = together[0]
+    network = alone.model.to_dict()
+    assert network.pop('data_preprocessor') == distillation.model.data_preprocessor.to_dict()
+    assert network == distillation.model.members[member].to_dict()
+    for key in ('train_dataloader', 'val_dataloader', 'optim_wrapper', 'param_scheduler',
+                'train_cfg', 'randomness'):  # fmt: skip
+        assert alone[key] == distillation[key], key
+
+
+@each_frozen
+def test_methods_are_compared_on_the_same_networks(stem):
+    parts, config = parts_of(stem), load(stem)
+    online = load(f'adm_{parts["teacher"]}_{parts["student"]}_{parts["setting"]}')
+    for name, network in config.model.members.items():
+        plain = {key: value for key, value in network.items() if key not in MEMBER_OPTIONS}
+        assert plain == dict(online.model.members[name])
+    for key in ('train_dataloader', 'val_dataloader', 'optim_wrapper', 'param_scheduler',
+                'train_cfg', 'randomness'):  # fmt: skip
+        assert config[key] == online[key], key
+
+
+@each_frozen
+def test_teacher_is_published_or_the_one_trained_alone(stem, monkeypatch):
+    parts = parts_of(stem)
+    monkeypatch.delenv('TEACHER_CHECKPOINT', raising=False)
+    checkpoint = load(stem).model.members.teacher.checkpoint
+    if is_remote(checkpoint):
+        name = parts['crop'], parts['iters'], parts['data']
+        folder = f'{parts["teacher"]}_{"_".join(name)}'
+        assert re.search(rf'/v0\.5/{parts["teacher"].split("_")[0]}/{folder}/{folder}_', checkpoint)
+        return
+    alone = f'{parts["teacher"]}_{parts["setting"]}'
+    iters = load(alone).train_cfg.max_iters
+    assert checkpoint == f'work_dirs/{alone}/iter_{iters}.pth'
+    monkeypatch.setenv('TEACHER_CHECKPOINT', '/elsewhere/teacher.pth')
+    assert load(stem).model.members.teacher.checkpoint == '/elsewhere/teacher.pth'
+
+
+@each_frozen
+def test_published_teachers_are_those_of_the_installed_mmseg(stem, monkeypatch):
+    monkeypatch.delenv('TEACHER_CHECKPOINT', raising=False)
+    checkpoint = load(stem).model.members.teacher.checkpoint
+    if not is_remote(checkpoint):
+        pytest.skip('the teacher is trained here')
+    architecture = parts_of(stem)['teacher'].split('_')[0]
+    metafile = Path(mmseg.__file__).parent / '.mim' / 'configs' / architecture / 'metafile.yaml'
+    if not metafile.is_file():
+        pytest.skip(f'the installed mmseg has no {metafile}')
+    published = re.findall(r'Weights: (\S+)', metafile.read_text())
+    # The distributions publish the same files on servers of their own.
+    assert urlparse(checkpoint).path in [urlparse(address).path for address in published]
+
+
+@each_config
+def test_no_pretrained_leaves_nothing_to_download(stem, monkeypatch):
+    monkeypatch.setenv('TEACHER_CHECKPOINT', '/elsewhere/teacher.pth')
+    config = load(stem)
+    local = [name for name in checkpoints_in(config.model) if not is_remote(name)]
+    drop_pretrained(config.model, remote_only=True)
+    assert checkpoints_in(config.model) == local
+
+
+@each_frozen
+def test_frozen_teacher_is_not_left_untrained(stem, monkeypatch):
+    monkeypatch.setenv('TEACHER_CHECKPOINT', 'https://example.org/teacher.pth')
+    config = small(load(stem))
+    with pytest.raises(ValueError, match="'teacher' is frozen and has no checkpoint") as error:
+        build(config.model)
+    assert 'model.members.teacher.checkpoint' in str(error.value)
+
+
+@pytest.mark.parametrize('path', DATASETS, ids=lambda path: path.stem)
+def test_data_root_follows_the_environment(path, monkeypatch):
+    data = path.stem.rsplit('_', 1)[0].replace('_', '-')
+    kind, variable, default = SOURCES[data]
+    for _, other, _ in SOURCES.values():
+        monkeypatch.delenv(other, raising=False)
+    for root in (default, '/elsewhere/data'):
+        if root != default:
+            monkeypatch.setenv(variable, root)
+        config = Config.fromfile(path)
+        datasets = [dataset_of(config, split) for split in ('train', 'val', 'test')]
+        assert [dataset.type for dataset in datasets] == [kind] * 3
+        assert [dataset.data_root for dataset in datasets] == [root] * 3

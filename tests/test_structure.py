@@ -1,0 +1,172 @@
+import ast
+import re
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from mmseg_adm.models import methods as methods_package
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / 'mmseg_adm'
+MODULES = {
+    '.'.join(path.relative_to(ROOT).with_suffix('').parts).removesuffix('.__init__'): path
+    for path in sorted(PACKAGE.rglob('*.py'))
+}
+METHODS = [name for name in methods_package.__all__ if name != 'DistillationMethod']
+MODELS = 'mmseg_adm.models'
+# Who must not import whom: losses, taps -> methods -> distiller -> engine, export -> cli, tools.
+FORBIDDEN = {
+    'mmseg_adm': ('tools', 'tests', 'configs'),
+    'mmseg_adm.stack': ('mmseg_adm', 'torch', 'mmengine', 'mmseg', 'mmcv'),
+    'mmseg_adm.registry': ('mmseg_adm',),
+    MODELS: ('mmseg_adm.engine', 'mmseg_adm.export', 'mmseg_adm.cli', 'mmseg_adm.datasets'),
+    f'{MODELS}.methods': (f'{MODELS}.distiller', f'{MODELS}.members'),
+    'mmseg_adm.datasets': (MODELS, 'mmseg_adm.engine', 'mmseg_adm.export', 'mmseg_adm.cli'),
+    'mmseg_adm.engine': ('mmseg_adm.cli',),
+    'mmseg_adm.export': ('mmseg_adm.engine', 'mmseg_adm.cli', f'{MODELS}.distiller'),
+}
+# What pure code may import beside the standard library.
+ALLOWED = {
+    f'{MODELS}.losses': ('torch', f'{MODELS}.losses'),
+    f'{MODELS}.taps': ('torch',),
+    f'{MODELS}.adapters': ('torch', f'{MODELS}.losses'),
+    'mmseg_adm.stack': ('packaging',),
+}
+
+
+def imports_of(name: str, path: Path, source: str | None = None) -> set[str]:
+    """Absolute names of all that a file imports, also inside functions."""
+    package = name.split('.') if path.name == '__init__.py' else name.split('.')[:-1]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text() if source is None else source)):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            start = package[: len(package) - node.level + 1] if node.level else []
+            base = '.'.join([*start, *filter(None, [node.module])])
+            found.update(f'{base}.{alias.name}' for alias in node.names)
+    return found
+
+
+def lies_in(name: str, *packages: str) -> bool:
+    return any(name == package or name.startswith(f'{package}.') for package in packages)
+
+
+def test_imports_are_read_as_python_reads_them():
+    source = 'import torch.nn as nn\nfrom . import a\nfrom ..b import c\ndef f():\n from d import e'
+    expected = {'torch.nn', 'mmseg_adm.models.a', 'mmseg_adm.b.c', 'd.e'}
+    assert imports_of('mmseg_adm.models.x', Path('x.py'), source) == expected
+    inside = imports_of('mmseg_adm.models', Path('__init__.py'), 'from .x import y')
+    assert inside == {'mmseg_adm.models.x.y'}
+
+
+@pytest.mark.parametrize('importer', FORBIDDEN)
+def test_imports_run_one_way(importer):
+    names = [name for name in MODULES if lies_in(name, importer)]
+    assert names
+    wrong = [
+        f'{name} imports {imported}'
+        for name in names
+        for imported in imports_of(name, MODULES[name])
+        if lies_in(imported, *FORBIDDEN[importer])
+    ]
+    assert not wrong, '\n'.join(wrong)
+
+
+@pytest.mark.parametrize('importer', ALLOWED)
+def test_pure_code_stays_pure(importer):
+    names = [name for name in MODULES if lies_in(name, importer)]
+    assert names
+    wrong = [
+        f'{name} imports {imported}'
+        for name in names
+        for imported in imports_of(name, MODULES[name])
+        if imported.split('.')[0] not in sys.stdlib_module_names
+        and not lies_in(imported, *ALLOWED[importer])
+    ]
+    assert not wrong, '\n'.join(wrong)
+
+
+@pytest.mark.parametrize('path', sorted(ROOT.glob('tools/*.py')), ids=lambda path: path.name)
+def test_tools_are_thin(path):
+    imported = imports_of(f'tools.{path.stem}', path)
+    assert any(lies_in(name, 'mmseg_adm') for name in imported)
+    assert not [name for name in imported if lies_in(name, 'tools', 'tests')]
+
+
+@cache
+def documented_methods() -> dict[str, tuple[list[str], set[str]]]:
+    """By class of the package: its bases, and which of its methods have a docstring."""
+    return {
+        node.name: (
+            [base.id for base in node.bases if isinstance(base, ast.Name)],
+            {child.name for child in node.body
+             if isinstance(child, ast.FunctionDef) and ast.get_docstring(child)},
+        )
+        for path in MODULES.values()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+    }  # fmt: skip
+
+
+def undocumented(tree: ast.Module, classes: dict) -> list[str]:
+    """Public functions, classes and methods without a docstring of their own or a base's."""
+
+    def inherits(kind: str, method: str) -> bool:
+        bases, documented = classes.get(kind, ([], set()))
+        return method in documented or any(inherits(base, method) for base in bases)
+
+    missing = [] if ast.get_docstring(tree) else ['the module']
+    for node in tree.body:
+        if not isinstance(node, (ast.FunctionDef, ast.ClassDef)) or node.name.startswith('_'):
+            continue
+        if not ast.get_docstring(node):
+            missing.append(node.name)
+        if isinstance(node, ast.ClassDef):
+            missing += [
+                f'{node.name}.{child.name}'
+                for child in node.body
+                if isinstance(child, ast.FunctionDef)
+                and not child.name.startswith('_')
+                and not inherits(node.name, child.name)
+            ]
+    return missing
+
+
+def test_a_missing_docstring_is_found():
+    source = '"""M."""\nclass A:\n "A."\n def f(self): pass\n def _g(self): pass\ndef h(): pass'
+    assert undocumented(ast.parse(source), {}) == ['A.f', 'h']
+    assert undocumented(ast.parse(source), {'A': (['B'], set()), 'B': ([], {'f'})}) == ['h']
+
+
+@pytest.mark.parametrize('name', MODULES)
+def test_what_is_public_has_a_docstring(name):
+    missing = undocumented(ast.parse(MODULES[name].read_text()), documented_methods())
+    assert not missing, f'{name} has no docstring for {", ".join(missing)}'
+
+
+def test_every_method_file_is_exported():
+    registered = {
+        node.name
+        for name, path in MODULES.items()
+        if lies_in(name, f'{MODELS}.methods')
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+        and any('register_module' in ast.unparse(each) for each in node.decorator_list)
+    }
+    assert registered == set(METHODS)
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_every_method_has_a_config_folder_with_a_card(method):
+    folder = ROOT / 'configs' / method.lower()
+    assert list(folder.glob(f'{method.lower()}*_*.py')), f'no config of {method} in {folder}'
+    assert (folder / 'README.md').is_file(), f'no card: {folder / "README.md"}'
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_every_method_has_a_row_in_the_readme(method):
+    row = re.compile(rf'^\|\s*[*`]*\[?[*`]*{method}\b', re.IGNORECASE | re.MULTILINE)
+    assert row.search((ROOT / 'README.md').read_text()), f'no row of {method} in README.md'
