@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config, ConfigDict
 
-from .checkpoint import read_checkpoint, weights_of
+from .checkpoint import is_remote, read_checkpoint, weights_of
 from .models.members import MEMBER_OPTIONS
 
 DISTILLER = 'KnowledgeDistiller'
@@ -123,8 +123,6 @@ def drop_pretrained(config: dict, remote_only: bool = False) -> None:
         config: A model config.
         remote_only: Keep what lies in local files.
     """
-    from .checkpoint import is_remote
-
     def dropped(source: object) -> bool:
         return is_remote(source) or not remote_only
 

@@ -30,8 +30,10 @@ class DataCheckHook(Hook):
             ValueError: With the file and the value, or both class counts.
         """
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        loaders = [runner.train_dataloader, runner.val_dataloader]
-        for loader in filter(None, loaders):
+        loaders = [runner.train_dataloader]
+        if runner.val_loop is not None:
+            loaders.append(runner.val_dataloader)
+        for loader in loaders:
             dataset = getattr(loader.dataset, 'dataset', loader.dataset)
             check_classes(model, dataset)
             check_labels(dataset, self.max_samples)
