@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import re
 from collections.abc import Mapping
+from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
 import torch
+from mmengine.dist import barrier
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
@@ -57,17 +61,15 @@ def read_checkpoint(path: str | Path, map_location: str | torch.device | None = 
         with torch.serialization.safe_globals(_safe_globals()):
             checkpoint = torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0] if str(error) else 'not a pickle of weights'
         raise ValueError(
             f'refused to load {path}: it holds objects that could run code when unpickled, or '
-            f'is no PyTorch checkpoint ({_first_unsafe(str(error)) or reason}). Only weights '
-            "and MMEngine's own records are read. If you trust the file, save its state_dict "
-            'alone and use that'
+            f"is no PyTorch checkpoint ({_first_unsafe(str(error))}). Only weights and MMEngine's "
+            'own records are read. If you trust the file, save its state_dict alone and use that'
         ) from None
-    except (RuntimeError, EOFError) as error:
+    except Exception as error:  # a damaged pickle can fail anywhere in the unpickler
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ValueError(
-            f'{path} is damaged or truncated ({str(error).splitlines()[0]}). '
-            'Copy or download it again'
+            f'{path} is damaged or truncated ({reason}). Copy or download it again'
         ) from None
     if not isinstance(checkpoint, dict):
         raise ValueError(f'{path} holds a {type(checkpoint).__name__}, not a state dict')
@@ -77,30 +79,37 @@ def read_checkpoint(path: str | Path, map_location: str | torch.device | None = 
     return checkpoint
 
 
-def _first_unsafe(message: str) -> str | None:
-    marker = 'Unsupported global: '
-    if marker not in message:
-        return None
-    return message.split(marker)[1].split(' was ')[0]
+def _first_unsafe(message: str) -> str:
+    """What the unpickler stumbled over, without PyTorch's advice to switch the check off."""
+    found = re.search(r'GLOBAL \S+|the checkpoint asks for .*', message)
+    return found[0] if found else 'not a pickle of weights'
 
 
 def fetch(url: str) -> Path:
-    """Download ``url`` once into MMEngine's checkpoint cache, and say where it lies.
+    """Download ``url`` once into PyTorch's cache, and say where it lies.
+
+    One process of a machine downloads, the others wait for it.
 
     Raises:
         FileNotFoundError: If it cannot be downloaded; the message names ``--no-pretrained``.
     """
-    folder = Path(mmengine_checkpoint._get_mmengine_home()) / 'checkpoints'
+    folder = Path(torch.hub.get_dir()) / 'checkpoints'
     target = folder / url.rsplit('/', 1)[-1].split('?')[0]
-    if not target.is_file():
+    problem: Exception | None = None
+    if not target.is_file() and int(os.environ.get('LOCAL_RANK', 0)) == 0:
         folder.mkdir(parents=True, exist_ok=True)
         try:
             torch.hub.download_url_to_file(url, str(target), progress=False)
-        except OSError as error:  # URLError and HTTPError are OSErrors
-            raise FileNotFoundError(
-                f'could not download {url} ({error}). Download it elsewhere and put it at '
-                f'{target}, or pass --no-pretrained to start without downloaded weights'
-            ) from None
+        except (OSError, ValueError, HTTPException) as error:
+            problem = error
+    barrier()
+    if not target.is_file():
+        raise FileNotFoundError(
+            f'could not download {url} ({problem or "see the first process"}). Download it '
+            f'elsewhere and put it at {target}, or pass --no-pretrained to start without '
+            'downloaded weights; a frozen teacher then needs a file of its own, '
+            'model.members.<name>.checkpoint=PATH'
+        )
     return target
 
 
@@ -157,8 +166,17 @@ def local_path(checkpoint: str) -> Path:
 
 
 def weights_of(checkpoint: Mapping) -> Mapping[str, Tensor]:
-    """The state dict of a checkpoint, with or without the records around it."""
-    return checkpoint.get('state_dict', checkpoint)
+    """The state dict of a checkpoint, with or without the records around it.
+
+    Raises:
+        ValueError: If it holds anything else.
+    """
+    weights = checkpoint.get('state_dict', checkpoint)
+    if not isinstance(weights, Mapping) or not all(
+        isinstance(value, Tensor) for value in weights.values()
+    ):
+        raise ValueError('the checkpoint holds no state dict: a dict of tensors by name')
+    return weights
 
 
 def check_state_dict(module: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:

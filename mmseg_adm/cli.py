@@ -11,7 +11,7 @@ from mmengine.config import Config, DictAction
 from mmengine.dist import is_distributed
 from mmengine.logging import print_log
 
-from .checkpoint import install_safe_loading
+from .checkpoint import install_safe_loading, is_remote
 from .export import drop_pretrained
 
 CFG_OPTIONS_HELP = (
@@ -60,6 +60,8 @@ def load_config(args: argparse.Namespace) -> Config:
         config.merge_from_dict(args.cfg_options)
     if args.no_pretrained:
         drop_pretrained(config.model, remote_only=True)
+        if is_remote(config.get('load_from')):
+            config.load_from = None
     return config
 
 
@@ -80,14 +82,15 @@ def prepare_runner(config: Config, args: argparse.Namespace) -> None:
             "MMEngine's activation_checkpointing gives a backbone that is read by a method no "
             'gradient: remove it from the config'
         )
-    if not torch.cuda.is_available():
-        replace_sync_bn(config)
+    replace_sync_bn(config)
     if args.launcher != 'none':
         _prepare_distributed(config, args.launcher)
 
 
 def replace_sync_bn(config: Config) -> None:
-    """Replace SyncBN, which cannot train in several processes without CUDA, by BN."""
+    """Without CUDA, replace SyncBN, which cannot train there in several processes, by BN."""
+    if torch.cuda.is_available():
+        return
 
     def replace(node: object) -> int:
         count = 0
@@ -110,15 +113,18 @@ def replace_sync_bn(config: Config) -> None:
 
 
 def _prepare_distributed(config: Config, launcher: str) -> None:
-    # Plain BN has other statistics on each rank, and rank 0 saves its own.
-    wrapper: dict = dict(type='MMDistributedDataParallel', broadcast_buffers=True)
+    # Unlike MMEngine's default this one broadcasts buffers: plain BN has other statistics on
+    # each rank, and rank 0 saves its own.
+    wrapper: dict = dict(type='MMDistributedDataParallel')
     if not torch.cuda.is_available():
+        if launcher != 'pytorch':
+            raise ValueError(f'--launcher {launcher} needs CUDA; without it use pytorch')
         wrapper['device_ids'] = None
         config.env_cfg.dist_cfg = dict(backend='gloo')
-        if launcher == 'pytorch' and not is_distributed():
+        if not is_distributed():
             # MMEngine's launcher would call torch.cuda.set_device.
             torch.distributed.init_process_group('gloo')
-    config.setdefault('model_wrapper_cfg', wrapper)
+    config.model_wrapper_cfg = wrapper | (config.get('model_wrapper_cfg') or {})
 
 
 def enable_amp(config: Config) -> None:

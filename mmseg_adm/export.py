@@ -16,7 +16,8 @@ DISTILLER = 'KnowledgeDistiller'
 
 def is_distillation_config(config: Config) -> bool:
     """Whether the config's model is a distiller."""
-    return str(config.model.get('type', '')).split('.')[-1] == DISTILLER
+    kind = config.model.get('type', '')
+    return getattr(kind, '__name__', str(kind)).split('.')[-1] == DISTILLER
 
 
 def plain_config(config: Config, member: str | None = None) -> Config:
@@ -38,16 +39,30 @@ def plain_config(config: Config, member: str | None = None) -> Config:
         plain.pop(option, None)
     plain.setdefault('data_preprocessor', copy.deepcopy(model.get('data_preprocessor')))
     drop_pretrained(plain)
-    pipeline = config.test_dataloader.dataset.pipeline
+    pipeline = _test_pipeline(config)
     return Config(
         dict(
             default_scope='mmseg',
             model=plain,
             test_pipeline=pipeline,
-            # Where MMSegInferencer looks for it.
+            # What MMSegInferencer looks for.
             test_dataloader=dict(dataset=dict(pipeline=pipeline)),
+            visualizer=dict(type='SegLocalVisualizer', name='visualizer'),
         )
     )
+
+
+def _test_pipeline(config: Config) -> list:
+    loader = config.get('test_dataloader') or config.get('val_dataloader')
+    dataset = loader['dataset'] if loader else {}
+    while 'pipeline' not in dataset:
+        dataset = dataset.get('dataset') or next(iter(dataset.get('datasets', [])), None)
+        if dataset is None:
+            raise ValueError(
+                'the config has neither a test_dataloader nor a val_dataloader with a pipeline: '
+                'the exported student could not prepare its images'
+            )
+    return dataset['pipeline']
 
 
 def plain_checkpoint(checkpoint: dict, member: str) -> dict:
@@ -79,7 +94,7 @@ def plain_checkpoint(checkpoint: dict, member: str) -> dict:
         'palette': [[int(value) for value in colour] for colour in meta.get('palette', [])],
     }
     # Without the classes mmseg guesses those of Cityscapes.
-    return {'state_dict': weights, 'meta': {'dataset_meta': dataset_meta}}
+    return {'state_dict': weights, 'meta': {'dataset_meta': dataset_meta} if meta else {}}
 
 
 def export_member(
@@ -112,7 +127,10 @@ def export_member(
     target = Path(target).with_suffix('.pth')
     target.parent.mkdir(parents=True, exist_ok=True)
     plain.dump(target.with_suffix('.py'))
-    torch.save(weights, target)
+    # A run that is killed here must not leave half a file.
+    partial = target.with_suffix('.partial')
+    torch.save(weights, partial)
+    partial.replace(target)
     return target
 
 
@@ -123,15 +141,19 @@ def drop_pretrained(config: dict, remote_only: bool = False) -> None:
         config: A model config.
         remote_only: Keep what lies in local files.
     """
+
     def dropped(source: object) -> bool:
         return is_remote(source) or not remote_only
 
     for key in ('pretrained', 'checkpoint'):
         if config.get(key) and config.get('type') != 'Pretrained' and dropped(config[key]):
             config[key] = None
-    init = config.get('init_cfg')
-    if isinstance(init, dict) and init.get('type') == 'Pretrained' and dropped(init['checkpoint']):
-        config['init_cfg'] = None
+    if init := config.get('init_cfg'):
+        steps = [init] if isinstance(init, dict) else list(init)
+        kept = [step for step in steps
+                if step.get('type') != 'Pretrained' or not dropped(step['checkpoint'])]  # fmt: skip
+        if len(kept) < len(steps):
+            config['init_cfg'] = kept or None
     for value in config.values():
         for child in value if isinstance(value, (list, tuple)) else [value]:
             if isinstance(child, dict):

@@ -64,9 +64,10 @@ def draw_panel(
     if len(predictions) > 1:
         first, *others = predictions.values()
         differ = np.any([first != other for other in others], axis=0) & (labels != IGNORED)
+        share = 100 * differ.sum() / max((labels != IGNORED).sum(), 1)
         axis = next(free)
         axis.imshow(differ, cmap='gray', vmin=0, vmax=1, interpolation='nearest')
-        axis.set_title(f'predictions differ ({100 * differ.mean():.0f} %)', fontsize='medium')
+        axis.set_title(f'predictions differ ({share:.0f} %)', fontsize='medium')
     last = None
     for name, weight in weights.items():
         axis = next(free)

@@ -30,23 +30,23 @@ ALIASES = {
 }
 
 HOW_TO_INSTALL = """\
-Install exactly one of them, in an environment without the other:
-    pip install "mmseg_adm[onedl]"       the maintained distribution, no compiled operators needed
-    pip install "mmseg_adm[openmmlab]"   upstream; mmcv with its compiled operators
+Install exactly one of them, in an environment without the other; in the clone of mmseg_adm:
+    pip install -e ".[onedl]"       the maintained distribution, no compiled operators needed
+    pip install -e ".[openmmlab]"   upstream; mmcv with its compiled operators
 that is
 {ranges}"""
 
 
 def installed_versions(distributions: Iterable[metadata.Distribution] | None = None) -> dict:
-    """Versions of the stack's distributions that are installed, by their canonical name."""
+    """Versions of the stack's distributions that are installed, under their own names."""
     known = {name for stack in STACKS.values() for name in stack}
-    found = {}
+    found: dict[str, str] = {}
     for distribution in metadata.distributions() if distributions is None else distributions:
         # A half-removed distribution has no name.
         name = (distribution.metadata['Name'] or '').lower().replace('_', '-')
-        name = ALIASES.get(name, name)
-        if name in known:
-            found[name] = distribution.version
+        if ALIASES.get(name, name) in known:
+            # In the order of sys.path: the first one is imported.
+            found.setdefault(name, distribution.version)
     return found
 
 
@@ -63,22 +63,22 @@ def check_stack(versions: dict[str, str] | None = None) -> str:
     """
     from packaging.specifiers import SpecifierSet
 
-    versions = installed_versions() if versions is None else versions
+    installed = installed_versions() if versions is None else versions
+    versions = {ALIASES.get(name, name): version for name, version in installed.items()}
     present = [stack for stack, wanted in STACKS.items() if wanted.keys() & versions.keys()]
     if not present:
         raise RuntimeError(_explain('mmseg_adm needs MMSegmentation, which is not installed.'))
     if len(present) > 1:
-        both = _listing(versions)
         raise RuntimeError(
             _explain(
                 'Two distributions of the OpenMMLab stack are installed and overwrite each '
-                f'other ({both}). Uninstall all of them first: pip uninstall -y '
-                f'{" ".join(sorted(versions))}.'
+                f'other ({_listing(installed)}). Uninstall all of them first: pip uninstall -y '
+                f'{" ".join(sorted(installed))}.'
             )
         )
     for name, wanted in STACKS[present[0]].items():
         if name not in versions:
-            raise RuntimeError(_explain(f'{name}{wanted} is missing beside {_listing(versions)}.'))
+            raise RuntimeError(_explain(f'{name}{wanted} is missing beside {_listing(installed)}.'))
         if not SpecifierSet(wanted).contains(versions[name], prereleases=True):
             raise RuntimeError(_explain(f'{name} {versions[name]} is installed, not {wanted}.'))
     return present[0]

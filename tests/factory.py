@@ -14,7 +14,8 @@ from mmseg.structures import SegDataSample
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = 5
 SIZE = (32, 48)
-DEMO = ROOT / 'configs/adm/adm_pspnet_r18-w32-d8_pspnet_r18-w16-d8_1xb8-demo_synthetic-city-96x128.py'
+PAIR = 'pspnet_r18-w32-d8_pspnet_r18-w16-d8'
+DEMO = ROOT / f'configs/adm/adm_{PAIR}_1xb8-demo_synthetic-city-96x128.py'
 
 
 def segmentor(

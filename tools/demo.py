@@ -72,7 +72,8 @@ def closing_table(work_dir: Path, student: Path, minutes: float) -> Table:
     table.add_row('exported, for plain mmseg', f'{parameters / 1e6:.2f} M numbers', '')
     table.add_row(f'  a {config.model.type}', str(student), '')
     table.add_row('  its config', str(student.with_suffix('.py')), '')
-    table.add_row(f'last of {len(pictures)} pictures', str(pictures[-1]), '')
+    if pictures:
+        table.add_row(f'last of {len(pictures)} pictures', str(pictures[-1]), '')
     return table
 
 

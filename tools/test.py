@@ -19,11 +19,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('checkpoint', help='checkpoint file')
     add_runner_flags(parser)
     parser.add_argument(
-        '--member', default='all', help='whose predictions: a name, or all in one pass (default)'
+        '--member', default='all', help='whose predictions: a name, or all (default)'
     )
     parser.add_argument('--out', help='directory for the predicted label maps (one per member)')
     parser.add_argument('--show', action='store_true', help='show prediction results')
-    parser.add_argument('--show-dir', help='directory for painted images')
+    parser.add_argument('--show-dir', help='directory for painted images (one per member)')
     parser.add_argument('--wait-time', type=float, default=2, help='the interval of show (s)')
     parser.add_argument('--tta', action='store_true', help='test time augmentation')
     return parser.parse_args()
@@ -35,6 +35,7 @@ def main() -> None:
     config = load_config(args)
     prepare_runner(config, args)
     config.load_from = args.checkpoint
+    config.resume = False  # a config that a resumed run dumped says otherwise
     if args.show or args.show_dir:
         draw_predictions(config, args)
     if args.out is not None:
@@ -42,28 +43,35 @@ def main() -> None:
         config.test_evaluator['keep_results'] = True
     check_data_paths(config, splits=('test',))
 
-    if not is_distillation_config(config):
+    distiller = is_distillation_config(config)
+    members = list(config.model.members) if distiller else []
+    if args.member != 'all' and args.member not in members:
+        raise ValueError(
+            f"--member '{args.member}': the members are {', '.join(members)}, or all"
+            if distiller
+            else f"--member '{args.member}': this config is a plain {config.model.type}"
+        )
+    one_at_a_time = args.tta or args.show or args.show_dir
+    if not distiller or (args.member == 'all' and not one_at_a_time):
         run(config, args.tta)
         return
-    # What trains writes checkpoints; a test has none to write.
-    config.default_hooks.pop('student_checkpoint', None)
-    members = list(config.model.members)
-    if args.member != 'all' and args.member not in members:
-        raise ValueError(f"--member '{args.member}': the members are {', '.join(members)}, or all")
-    if args.member == 'all' and not args.tta:
-        run(config, tta=False)
-        return
-    # One member at a time: test-time augmentation merges the predictions of one network.
+    # Test-time augmentation and painting work on the predictions of one network.
     for member in members if args.member == 'all' else [args.member]:
         run(only_member(config, member), args.tta)
 
 
 def only_member(config: Config, member: str) -> Config:
-    """The config with ``member`` deployed, evaluated as a plain segmentor is."""
+    """The config with ``member`` deployed, evaluated and written as a plain segmentor is."""
     config = copy.deepcopy(config)
     config.model.student = member
     config.test_cfg = dict(type='TestLoop')
     config.test_evaluator['prefix'] = member
+    if config.test_evaluator.get('output_dir'):
+        config.test_evaluator['output_dir'] += f'/{member}'
+    # MMEngine keeps the visualiser of a name for the whole process.
+    config.visualizer['name'] += f'_{member}'
+    if config.visualizer.get('save_dir'):
+        config.visualizer['save_dir'] += f'/{member}'
     return config
 
 

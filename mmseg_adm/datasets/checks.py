@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
-from mmengine.registry import DATASETS
+from mmseg.registry import DATASETS
 
 # What each data set looks like below its root; others follow BaseSegDataset.
 LAYOUTS = {
@@ -24,7 +24,7 @@ LAYOUTS = {
 }
 # The variables that the shipped configs take the roots from.
 ROOT_VARIABLES = {
-    'CityscapesDataset': 'CITYSCAPES_ROOT',
+    'CityscapesDataset': 'CITYSCAPES_ROOT (SYNTHETIC_CITY_ROOT for the drawn set)',
     'ADE20KDataset': 'ADE20K_ROOT',
     'mmseg_adm.CamVidDataset': 'CAMVID_ROOT',
 }
@@ -75,6 +75,8 @@ def check_dataset_paths(dataset: dict, split: str) -> None:
 def _endings(dataset: dict) -> dict[str, str]:
     """File endings of images and label maps: the config's, else the class's defaults."""
     kind = DATASETS.get(dataset['type'])
+    if kind is None:
+        raise ValueError(f"the data set type '{dataset['type']}' is not registered")
     defaults = {
         name: parameter.default
         for base in reversed(kind.__mro__)
@@ -112,6 +114,15 @@ def check_classes(model: Any, dataset: BaseDataset) -> None:
                 f"'{name}' predicts {found} classes, but {type(dataset).__name__} has {expected}: "
                 'set decode_head.num_classes and auxiliary_head.num_classes'
             )
+
+
+def plain_datasets(dataset: Any) -> list[BaseDataset]:
+    """The data sets inside wrappers (streams, repetitions, concatenations)."""
+    inner = getattr(dataset, 'datasets', None) or getattr(dataset, 'dataset', None)
+    if inner is None:
+        return [dataset] if hasattr(dataset, 'pipeline') else []
+    return [found for each in (inner if isinstance(inner, (list, tuple)) else [inner])
+            for found in plain_datasets(each)]  # fmt: skip
 
 
 def check_labels(dataset: BaseDataset, max_samples: int) -> None:

@@ -56,7 +56,7 @@ class StreamSampler(Sampler):
         return self.size
 
     def skip(self, num_samples: int) -> None:
-        """Start ``num_samples`` of this process's samples further on; MMEngine calls it."""
+        """Start so many of this process's samples further on; onedl's train loop calls it."""
         self.skipped += num_samples
 
     def __iter__(self) -> Iterator[StreamPosition]:

@@ -9,11 +9,10 @@ from .hooks import (
     ResumeGuardHook,
     StudentCheckpointHook,
 )
-from .loops import AgreementMetric, MembersTestLoop, MembersValLoop
+from .loops import MembersTestLoop, MembersValLoop
 from .optim import CPUAmpOptimWrapper
 
 __all__ = [
-    'AgreementMetric',
     'CPUAmpOptimWrapper',
     'ConsensusPictureHook',
     'DataCheckHook',

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.dist import broadcast
 from mmengine.evaluator import BaseMetric, Evaluator
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner, TestLoop, ValLoop
 from mmengine.runner.amp import autocast
 from torch.utils.data import DataLoader
 
-from mmseg_adm.registry import LOOPS, METRICS
+from mmseg_adm.registry import LOOPS
+
+from .unwrap import unwrapped
 
 
-@METRICS.register_module()
 class AgreementMetric(BaseMetric):
     """Percentage of labelled pixels where all members predict the same class.
 
@@ -42,7 +44,9 @@ class AgreementMetric(BaseMetric):
             self.results.append((int(same.sum()), int(labelled.sum())))
 
     def compute_metrics(self, results: list[tuple[int, int]]) -> dict[str, float]:
-        """The percentage over all images."""
+        """The percentage over all images; nothing where there are no labels."""
+        if not results:
+            return {}
         same, labelled = (sum(counts) for counts in zip(*results, strict=True))
         return {'agreement': round(100 * same / max(labelled, 1), 2)}
 
@@ -51,7 +55,8 @@ class _MembersLoop:
     """What validation and test share; a mixin before MMEngine's loop of either kind.
 
     Metrics are those of the evaluator's config, once per member and prefixed by its name,
-    then ``gap/mIoU`` = teacher - student for each other member, and ``agreement``.
+    then ``gap/mIoU`` = teacher - student (``gap/<name>/mIoU`` with more than two members) and
+    ``agreement``.
     """
 
     stage: str
@@ -67,8 +72,9 @@ class _MembersLoop:
         dataloader: DataLoader | dict,
         evaluator: dict | list,
         fp16: bool = False,
+        agreement: bool = True,
     ) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner)
         if not hasattr(model, 'predict_members'):
             raise TypeError(
                 f'{type(self).__name__} evaluates the members of a KnowledgeDistiller; for a '
@@ -83,6 +89,9 @@ class _MembersLoop:
         self.evaluators = {model.student: self.evaluator}
         for name in self.members[1:]:
             self.evaluators[name] = runner.build_evaluator(_prefixed(configs, name))
+        self.with_agreement = agreement and len(self.members) > 1
+        # A frozen member never changes: without agreement it is evaluated once.
+        self.known: dict[str, float] = {}
         ignore_index = configs[0].get('ignore_index', 255)
         self.agreement = Evaluator(AgreementMetric(ignore_index))
         for each in self.evaluators.values():
@@ -94,6 +103,9 @@ class _MembersLoop:
         runner.call_hook(f'before_{self.stage}')
         runner.call_hook(f'before_{self.stage}_epoch')
         runner.model.eval()
+        for buffer in self.model.buffers():
+            # Plain BN has other statistics on each rank; those of rank 0 are saved.
+            broadcast(buffer)
         for index, data_batch in enumerate(self.dataloader):
             self.run_iter(index, data_batch)
         metrics = self._metrics(len(self.dataloader.dataset))
@@ -107,10 +119,10 @@ class _MembersLoop:
         runner = self.runner
         runner.call_hook(f'before_{self.stage}_iter', batch_idx=idx, data_batch=data_batch)
         with autocast(enabled=self.fp16):
-            predictions = self.model.predict_members(data_batch, self.members)
+            predictions = self.model.predict_members(data_batch, self._evaluated())
         for name, outputs in predictions.items():
             self.evaluators[name].process(data_samples=outputs, data_batch=data_batch)
-        if len(self.members) > 1:
+        if self.with_agreement:
             self.agreement.process(_side_by_side(list(predictions.values())), data_batch)
         runner.call_hook(
             f'after_{self.stage}_iter',
@@ -119,20 +131,28 @@ class _MembersLoop:
             outputs=predictions[self.model.student],
         )
 
+    def _evaluated(self) -> tuple[str, ...]:
+        return tuple(name for name in self.members
+                     if not any(key.startswith(f'{name}/') for key in self.known))  # fmt: skip
+
     def _metrics(self, size: int) -> dict:
-        metrics = {}
-        for name, evaluator in self.evaluators.items():
+        metrics = dict(self.known)
+        for name in self._evaluated():
             # IoUMetric prints a table that doesn't say whose it is.
             self.runner.logger.info(f'Evaluating member: {name}')
-            metrics.update(evaluator.evaluate(size))
+            found = self.evaluators[name].evaluate(size)
+            metrics.update(found)
+            if name in self.model.frozen and not self.with_agreement:
+                self.known.update(found)
         student, *others = self.members
         for name in others:
             if f'{name}/mIoU' in metrics:
                 gap = metrics[f'{name}/mIoU'] - metrics[f'{student}/mIoU']
                 key = 'gap/mIoU' if len(others) == 1 else f'gap/{name}/mIoU'
                 metrics[key] = round(float(gap), 2)
-        if others:
-            metrics['agreement'] = self.agreement.evaluate(size)['members/agreement']
+        if self.with_agreement:
+            agreement = self.agreement.evaluate(size)
+            metrics.update({key.split('/')[-1]: value for key, value in agreement.items()})
         return metrics
 
 
@@ -145,6 +165,8 @@ class MembersValLoop(_MembersLoop, ValLoop):
         dataloader: Loader or config.
         evaluator: Metric config, or a list of them.
         fp16: Predict under autocast.
+        agreement: Compare the members' predictions; without it a frozen member is evaluated
+            the first time only.
     """
 
     stage = 'val'
@@ -163,6 +185,8 @@ def _prefixed(configs: list, member: str) -> list:
     for config in configs:
         if config.get('output_dir'):
             config['output_dir'] = f'{config["output_dir"]}/{member}'
+            # IoUMetric creates it on rank 0 alone, and the others may write first.
+            Path(config['output_dir']).mkdir(parents=True, exist_ok=True)
     return configs
 
 

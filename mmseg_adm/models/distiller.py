@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 import torch
 from mmengine.config import ConfigDict
 from mmengine.model import BaseModel, ModuleDict
+from mmseg.registry import MODELS as MMSEG_MODELS
 from torch import Tensor, nn
 
-from mmseg_adm.checkpoint import check_state_dict
+from mmseg_adm.checkpoint import check_state_dict, install_safe_loading
 from mmseg_adm.registry import MODELS
 
 from .members import FrozenMember, build_member
@@ -31,7 +32,8 @@ class KnowledgeDistiller(BaseModel):
             ``frozen`` (bool), ``checkpoint`` (a path, an address or a model-zoo name, loaded
             strictly) and its own ``data_preprocessor``.
         methods: Method configs by name. The names prefix the logged losses and are what
-            ``--cfg-options`` and the schedule refer to.
+            ``--cfg-options`` and the schedule refer to; ``None`` drops an inherited one, here
+            and in ``members``.
         student: The member that is deployed: what ``predict`` and ``tensor`` mode answer for.
         data_preprocessor: Shared by the members that have none of their own.
         init_cfg: As in MMEngine.
@@ -50,18 +52,24 @@ class KnowledgeDistiller(BaseModel):
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
     ) -> None:
+        install_safe_loading()
+        if isinstance(data_preprocessor, dict):
+            data_preprocessor = MMSEG_MODELS.build(data_preprocessor)
         super().__init__(data_preprocessor, init_cfg)
-        methods = methods or {}
+        methods = {name: config for name, config in (methods or {}).items() if config is not None}
+        members = {
+            name: ConfigDict(config) for name, config in members.items() if config is not None
+        }
         _check_names(members, methods)
-        members = {name: ConfigDict(config) for name, config in members.items()}
         own_preprocessors = {
-            name: MODELS.build(config.pop('data_preprocessor'))
+            name: MMSEG_MODELS.build(config.pop('data_preprocessor'))
             for name, config in members.items()
             if config.get('data_preprocessor')
         }
         if own_preprocessors:
+            everyone = len(own_preprocessors) == len(members)
             self.data_preprocessor = MembersDataPreprocessor(
-                self.data_preprocessor, own_preprocessors
+                None if everyone else self.data_preprocessor, own_preprocessors
             )
 
         self.members = ModuleDict()
@@ -74,6 +82,8 @@ class KnowledgeDistiller(BaseModel):
                 self.members[name] = member
         if student not in members:
             raise ValueError(f"student='{student}' is not a member: {', '.join(members)}")
+        if not self.members:
+            raise ValueError('every member is frozen: there is nothing to train')
         self.student = student
         self._check_classes()
 
@@ -133,18 +143,16 @@ class KnowledgeDistiller(BaseModel):
             if active:
                 step = self._step(_view(data_samples, self.student))
                 for name, method in active.items():
+                    step.check_gradient(method.reads(), method.updates())
                     losses.update(_named(name, method.strength, method(step)))
         losses.update(self._idle_parameters(active))
         return losses
 
-    def predict(
-        self,
-        inputs: Tensor | dict,
-        data_samples: list | dict | None = None,
-        member: str | None = None,
-    ) -> list:
-        """Predictions of ``member``, by default the student, as its own ``predict`` gives them."""
-        name = member or self.student
+    def predict(self, inputs: Tensor | dict, data_samples: list | dict | None = None) -> list:
+        """Predictions of the student, as its own ``predict`` gives them."""
+        return self._predict(self.student, inputs, data_samples)
+
+    def _predict(self, name: str, inputs: Any, data_samples: Any) -> list:
         samples = _view(data_samples, name)
         return self.network(name)(_view(inputs, name), samples, mode='predict')
 
@@ -156,9 +164,7 @@ class KnowledgeDistiller(BaseModel):
         for name in members:
             # predict() writes into the samples that it is given.
             samples = [sample.clone() for sample in _view(data['data_samples'], name)]
-            predictions[name] = self.network(name)(
-                _view(data['inputs'], name), samples, mode='predict'
-            )
+            predictions[name] = self._predict(name, data['inputs'], samples)
         return predictions
 
     @torch.no_grad()
@@ -192,7 +198,14 @@ class KnowledgeDistiller(BaseModel):
         own = {
             key[len(prefix) :]: value for key, value in state_dict.items() if key.startswith(prefix)
         }
-        check_state_dict(self, own, 'the checkpoint')
+        try:
+            check_state_dict(self, own, 'the checkpoint')
+        except ValueError as error:
+            raise ValueError(
+                f'{error}\nA run is resumed with the members and methods that it had. To start '
+                'another one from a trained student, set model.members.<name>.checkpoint to its '
+                'exported .pth'
+            ) from None
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def _check_classes(self) -> None:
@@ -225,9 +238,7 @@ class KnowledgeDistiller(BaseModel):
     def _step(self, data_samples: list) -> DistillationStep:
         labels = torch.stack([sample.gt_sem_seg.data for sample in data_samples]).squeeze(1)
         head: Any = decode_head_of(self.network(self.student))
-        return DistillationStep(
-            self._taps_by_member(), set(self.members), labels.long(), head.ignore_index
-        )
+        return DistillationStep(self._taps_by_member(), labels.long(), head.ignore_index)
 
     def _idle_parameters(self, active: Mapping[str, nn.Module]) -> dict[str, Tensor]:
         """Zeros that keep switched-off parameters in the graph: DDP waits for every gradient."""
@@ -241,7 +252,7 @@ class KnowledgeDistiller(BaseModel):
 def _view(by_member: Any, name: str) -> Any:
     """What ``name`` sees: its own entry, else the shared one."""
     if isinstance(by_member, dict):
-        return by_member.get(name, by_member[None])
+        return by_member[name] if name in by_member else by_member[None]
     return by_member
 
 
@@ -261,5 +272,7 @@ def _check_names(members: Mapping, methods: Mapping) -> None:
                 f"'{name}' cannot name a member or a method: MMEngine sums every logged value "
                 'whose name contains "loss", and a dot separates names from keys'
             )
+        if hasattr(nn.ModuleDict, name):
+            raise ValueError(f"'{name}' cannot name a member or a method: torch uses the name")
     if both := set(members) & set(methods):
         raise ValueError(f'{", ".join(sorted(both))} name both a member and a method')

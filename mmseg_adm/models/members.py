@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from mmengine.config import ConfigDict
 from mmengine.logging import print_log
+from mmseg.registry import MODELS as MMSEG_MODELS
 from torch import Tensor, nn
 
 from mmseg_adm.checkpoint import check_state_dict, local_path, read_checkpoint, weights_of
-from mmseg_adm.registry import MODELS
 
 from .taps import FeatureTap, find_classifier
 
@@ -65,8 +65,11 @@ def build_member(name: str, config: dict) -> nn.Module | FrozenMember:
             f"member '{name}' is frozen and has no checkpoint: it would teach noise. Set "
             f'model.members.{name}.checkpoint to the weights of a trained network'
         )
-    network = MODELS.build(config)
-    _check_network(name, network)
+    try:
+        network = MMSEG_MODELS.build(config)
+        _check_network(network, frozen)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"member '{name}': {error}") from error
     if not checkpoint:
         return network
 
@@ -80,17 +83,17 @@ def build_member(name: str, config: dict) -> nn.Module | FrozenMember:
     return FrozenMember(network, path) if frozen else network
 
 
-def _check_network(name: str, network: nn.Module) -> None:
+def _check_network(network: nn.Module, frozen: bool) -> None:
     classifier = find_classifier(network)
     if classifier.out_channels == 1:
         raise ValueError(
-            f"member '{name}' predicts one channel: a sigmoid head has no class distribution "
-            'to distil. Use out_channels=2'
+            'it predicts one channel: a sigmoid head has no class distribution to distil. Use '
+            'out_channels=2'
         )
     for path, module in network.named_modules():
-        if getattr(module, 'with_cp', False):
+        if getattr(module, 'with_cp', False) and not frozen:
             raise ValueError(
-                f"member '{name}': {path} has with_cp=True. Checkpointed blocks run twice, the "
-                'first time without gradient, so that what is read from them would not train '
-                'the network. Set with_cp=False'
+                f'{path} has with_cp=True. Checkpointed blocks run twice, the first time without '
+                'gradient, so that what is read from them would not train the network. Set '
+                'with_cp=False'
             )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 
 from mmengine.model import BaseDataPreprocessor
+from torch import nn
 
 
 class MembersDataPreprocessor(BaseDataPreprocessor):
@@ -14,13 +14,11 @@ class MembersDataPreprocessor(BaseDataPreprocessor):
     Normalising an already normalised batch again would be wrong in the padding.
 
     Args:
-        shared: For all members without one of their own.
+        shared: For all members without one of their own; ``None`` if there are none.
         own: By member.
     """
 
-    def __init__(
-        self, shared: BaseDataPreprocessor, own: Mapping[str, BaseDataPreprocessor]
-    ) -> None:
+    def __init__(self, shared: nn.Module | None, own: Mapping[str, BaseDataPreprocessor]) -> None:
         super().__init__()
         self.shared = shared
         for name, preprocessor in own.items():
@@ -38,11 +36,11 @@ class MembersDataPreprocessor(BaseDataPreprocessor):
             ValueError: If preprocessors pad to different sizes.
         """
         results: dict[str | None, dict] = {}
+        # Each one casts the data into new samples before it pads them.
         for name in self._own:
-            # Padding writes into the samples.
-            raw = copy.deepcopy(data)
-            results[name] = getattr(self, f'own_{name}')(raw, training)
-        results[None] = self.shared(data, training)
+            results[name] = getattr(self, f'own_{name}')(data, training)
+        if self.shared is not None:
+            results[None] = self.shared(data, training)
         sizes = {name: tuple(result['inputs'].shape[-2:]) for name, result in results.items()}
         if len(set(sizes.values())) > 1:
             raise ValueError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,6 @@ class DistillationStep:
 
     Args:
         taps: By member and point; they hold what this batch produced.
-        trained: Names of the members that learn.
         labels: (B, H, W), int64.
         ignore_index: Labels that do not count.
     """
@@ -26,12 +25,10 @@ class DistillationStep:
     def __init__(
         self,
         taps: Mapping[str, Mapping[str, FeatureTap]],
-        trained: set[str],
         labels: Tensor,
         ignore_index: int,
     ) -> None:
         self._taps = taps
-        self._trained = trained
         self.labels = labels
         self.ignore_index = ignore_index
         self._valid: dict[tuple[int, int], Tensor] = {}
@@ -41,21 +38,29 @@ class DistillationStep:
         """The map (B, C, h, w) that ``member`` produced at ``point``.
 
         Raises:
-            RuntimeError: If nothing was captured, or a member that trains produced it
-                without gradient.
+            RuntimeError: If nothing was captured.
         """
-        value = self._taps[member][point].value
-        if torch.is_grad_enabled() and member in self._trained and not value.requires_grad:
-            raise RuntimeError(
-                f"'{point}' of member '{member}' carries no gradient, although the member "
-                'trains: is its block checkpointed (with_cp, activation_checkpointing), or '
-                'every parameter before it frozen?'
-            )
-        return value
+        return self._taps[member][point].value
+
+    def check_gradient(self, reads: Mapping[str, Sequence[str]], updates: Sequence[str]) -> None:
+        """Check that what a method reads of the members that it trains can train them.
+
+        Raises:
+            RuntimeError: If a map carries no gradient.
+        """
+        for member in updates if torch.is_grad_enabled() else ():
+            for point in reads.get(member, ()):
+                if not self.read(member, point).requires_grad:
+                    raise RuntimeError(
+                        f"'{point}' of member '{member}' carries no gradient, although the "
+                        'method trains the member: is its block checkpointed (with_cp, '
+                        'activation_checkpointing), or every parameter before it frozen?'
+                    )
 
     def classify(self, member: str, features: Tensor) -> Tensor:
         """Logits of the member's own classifier, without its dropout, on other features."""
-        return self._taps[member]['logits'].classifier(features)
+        # forward() instead of a call: the taps' hooks would take this for the member's own pass.
+        return self._taps[member]['logits'].classifier.forward(features)
 
     def valid(self, maps: Tensor) -> Tensor:
         """Boolean (B, h, w): where the labels, nearest-resized to ``maps``, count."""
@@ -72,6 +77,11 @@ class DistillationStep:
             self._valid_count[size] = self.over_ranks(self.valid(maps).sum().float())
         return self._valid_count[size]
 
+    @property
+    def distributed(self) -> bool:
+        """Whether other processes hold a part of the batch."""
+        return get_world_size() > 1
+
     @staticmethod
     def over_ranks(total: Tensor) -> Tensor:
         """``all_reduce(total) / world_size``.
@@ -87,5 +97,5 @@ class DistillationStep:
 
     @staticmethod
     def match_size(maps: Tensor, like: Tensor) -> Tensor:
-        """``maps`` resized bilinearly to the height and width of ``like``."""
-        return resize(maps, like.shape[-2:])
+        """``maps`` in float32, resized bilinearly to the height and width of ``like``."""
+        return resize(maps.float(), like.shape[-2:])

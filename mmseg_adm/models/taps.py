@@ -28,7 +28,7 @@ class FeatureTap:
         self.point = point
         self.recording = False
         self._value: Tensor | None = None
-        self._dropout: tuple[Tensor, Tensor] | None = None
+        self._dropped: list[tuple[Tensor, Tensor]] = []
         # Bound methods: a deep copy of the network then carries hooks of its own.
         if point in NAMED_POINTS:
             self.classifier = find_classifier(network)
@@ -50,13 +50,14 @@ class FeatureTap:
         if self._value is None:
             raise RuntimeError(
                 f"the tap '{self.point}' captured nothing: its module did not run in this "
-                'forward pass, or the network was compiled before the tap was set'
+                'forward pass, or was replaced or compiled after the tap was set'
             )
         return self._value
 
     def clear(self) -> None:
         """Release the captured tensor, and with it the graph behind it."""
-        self._value = self._dropout = None
+        self._value = None
+        self._dropped.clear()
 
     def remove(self) -> None:
         """Take the hooks out of the network."""
@@ -68,16 +69,19 @@ class FeatureTap:
     def _see_output(self, module: nn.Module, inputs: tuple, output: object) -> None:
         if not self.recording:
             return
-        if not isinstance(output, Tensor):
+        if not isinstance(output, Tensor) or output.dim() != 4:
+            found = (
+                f'{tuple(output.shape)}' if isinstance(output, Tensor) else type(output).__name__
+            )
             raise TypeError(
-                f"the tap '{self.point}' reads a {type(module).__name__} that returns a "
-                f'{type(output).__name__}, not a tensor: name a module inside it'
+                f"the tap '{self.point}' reads a {type(module).__name__} that returns {found}, "
+                'not a map (B, C, h, w): name another module, such as one inside it'
             )
         self._value = output
 
     def _see_dropout(self, module: nn.Module, inputs: tuple, output: Tensor) -> None:
         if self.recording:
-            self._dropout = (inputs[0], output)
+            self._dropped.append((inputs[0], output))
 
     def _see_classifier(self, module: nn.Module, inputs: tuple, output: Tensor) -> None:
         if not self.recording:
@@ -86,8 +90,8 @@ class FeatureTap:
             self._value = output
             return
         # Some heads drop out elsewhere too: only the dropout that feeds the classifier counts.
-        fed_by_dropout = self._dropout is not None and self._dropout[1] is inputs[0]
-        self._value = self._dropout[0] if fed_by_dropout else inputs[0]  # type: ignore[index]
+        fed = [before for before, after in self._dropped if after is inputs[0]]
+        self._value = fed[-1] if fed else inputs[0]
 
 
 @contextmanager
@@ -126,7 +130,7 @@ def find_classifier(network: nn.Module) -> nn.Conv2d:
     if not isinstance(classifier, nn.Conv2d):
         raise ValueError(
             f"{type(head).__name__} has no classifier 'conv_seg' of its own, so it has neither "
-            "'features' nor 'logits' to tap: choose another decode head, or name a module path"
+            "'features' nor 'logits' to tap: choose another decode head"
         )
     return classifier
 

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from mmengine.dataset import pseudo_collate
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from mmseg_adm.engine.unwrap import unwrapped
 from mmseg_adm.models.step import DistillationStep
 from mmseg_adm.panel import draw_panel
 from mmseg_adm.registry import HOOKS
@@ -34,7 +34,8 @@ class ConsensusPictureHook(Hook):
         out_dir: Relative to the work dir unless absolute.
     """
 
-    priority = 'LOW'
+    # Before EMAHook puts the raw weights back.
+    priority = 'ABOVE_NORMAL'
 
     def __init__(self, indices: Sequence[int] = (0,), out_dir: str = 'pictures') -> None:
         self.indices = tuple(indices)
@@ -43,7 +44,7 @@ class ConsensusPictureHook(Hook):
     @master_only
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         """Draw the panels of this iteration."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner)
         dataset = runner.val_dataloader.dataset
         out_dir = Path(runner.work_dir) / self.out_dir
         out_dir.mkdir(parents=True, exist_ok=True)

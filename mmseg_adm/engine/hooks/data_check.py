@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
-from mmseg_adm.datasets.checks import check_classes, check_labels
+from mmseg_adm.datasets.checks import check_classes, check_labels, plain_datasets
+from mmseg_adm.engine.unwrap import unwrapped
 from mmseg_adm.registry import HOOKS
 
 
@@ -29,11 +29,11 @@ class DataCheckHook(Hook):
         Raises:
             ValueError: With the file and the value, or both class counts.
         """
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner)
         loaders = [runner.train_dataloader]
         if runner.val_loop is not None:
             loaders.append(runner.val_dataloader)
         for loader in loaders:
-            dataset = getattr(loader.dataset, 'dataset', loader.dataset)
-            check_classes(model, dataset)
-            check_labels(dataset, self.max_samples)
+            for dataset in plain_datasets(loader.dataset):
+                check_classes(model, dataset)
+                check_labels(dataset, self.max_samples)

@@ -12,8 +12,8 @@ from mmseg_adm.registry import HOOKS
 class DataStreamHook(Hook):
     """Seeds every iteration: dropout then draws the same after a resume as without one.
 
-    The data come from :class:`~mmseg_adm.datasets.stream.StreamSampler`; MMEngine's train
-    loop skips it to where a resumed run starts.
+    The data come from :class:`~mmseg_adm.datasets.stream.StreamSampler`. Where a resumed run
+    starts, the train loop skips to (onedl), or reads and discards up to it (upstream).
     """
 
     priority = 'VERY_HIGH'

@@ -16,7 +16,8 @@ class FiniteLossHook(Hook):
         interval: Iterations between two looks; each waits for the device.
     """
 
-    priority = 'VERY_LOW'
+    # Before CheckpointHook: what is not finite must not become the last checkpoint.
+    priority = 'LOW'
 
     def __init__(self, interval: int = 50) -> None:
         self.interval = interval

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from mmengine.dist import get_world_size
 from mmengine.hooks import CheckpointHook, Hook
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 
+from mmseg_adm.engine.unwrap import unwrapped
 from mmseg_adm.registry import HOOKS
 
 RECORD = 'mmseg_adm'
@@ -59,12 +59,13 @@ class ResumeGuardHook(Hook):
         if changed:
             raise ValueError(
                 'the checkpoint belongs to a run with other settings, so resuming it would not '
-                'continue it:\n' + '\n'.join(changed)
+                'continue it:\n' + '\n'.join(changed) + '\nTo resume all the same: '
+                '--cfg-options default_hooks.resume_guard=None'
             )
 
     @staticmethod
     def _record(runner: Runner) -> dict:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner)
         record: dict = {'processes': get_world_size()}
         loader = runner.train_dataloader
         record['batch size'] = (

@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from mmseg_adm.engine.unwrap import unwrapped
 from mmseg_adm.registry import HOOKS
 
 OPTIONS = ('start', 'ramp', 'ramp_iters', 'stop')
@@ -82,7 +82,7 @@ class DistillScheduleHook(Hook):
 
     @staticmethod
     def _methods(runner: Runner) -> Mapping:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner)
         return getattr(model, 'methods', {})
 
 
@@ -103,6 +103,8 @@ def _check(name: str, **options: object) -> None:
             )
     if options.get('ramp') and not options.get('ramp_iters'):
         raise ValueError(f"the schedule of '{name}' has a ramp without ramp_iters")
+    if options.get('ramp_iters') and not options.get('ramp'):
+        raise ValueError(f"the schedule of '{name}' has ramp_iters without a ramp")
     start, stop = options.get('start', 0), options.get('stop')
     if stop is not None and stop <= start:  # type: ignore[operator]
         raise ValueError(f"the schedule of '{name}' stops at {stop}, before it starts at {start}")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from mmengine.dist import master_only
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import Runner
 
-from mmseg_adm.export import export_member, is_distillation_config
+from mmseg_adm.export import export_member, is_distillation_config, plain_config
 from mmseg_adm.registry import HOOKS
 
 
@@ -25,14 +24,20 @@ class StudentCheckpointHook(Hook):
     priority = 'LOWEST'
 
     def before_train(self, runner: Runner) -> None:
-        """Refuse a model without members.
+        """Refuse what could not be exported when the first checkpoint is there.
 
         Raises:
-            ValueError: If it is no distiller.
+            ValueError: If the model is no distiller, or no pipeline prepares images for it.
         """
         if not is_distillation_config(runner.cfg):
             raise ValueError('StudentCheckpointHook needs a KnowledgeDistiller')
+        plain_config(runner.cfg)
         self.student = runner.cfg.model.get('student', 'student')
+        self.seen: tuple[Path, ...] = ()
+        # A resumed run goes on with the exports of the run before.
+        folder = Path(runner.work_dir)
+        pairs = ((self._target(path), path) for path in folder.glob('*.pth'))
+        self.exported = {target: path for target, path in pairs if target.is_file()}
 
     def after_train_iter(
         self,
@@ -52,27 +57,32 @@ class StudentCheckpointHook(Hook):
         """Export the best so far."""
         self._export(runner)
 
+    def _target(self, checkpoint: Path) -> Path:
+        return checkpoint.with_name(f'{self.student}_{checkpoint.name}')
+
     @master_only
     def _export(self, runner: Runner) -> None:
-        for checkpoint in _saved_checkpoints(runner):
-            target = checkpoint.with_name(f'{self.student}_{checkpoint.name}')
-            newer = checkpoint.stat().st_mtime_ns
-            if not target.is_file() or target.stat().st_mtime_ns < newer:
-                export_member(runner.cfg, checkpoint, target)
-                self._remove_orphans(checkpoint.parent)
+        saved = _saved_checkpoints(runner)
+        new = [checkpoint for checkpoint in saved if checkpoint not in self.seen]
+        self.seen = saved
+        for checkpoint in filter(Path.is_file, new):
+            target = export_member(runner.cfg, checkpoint, self._target(checkpoint))
+            self.exported[target] = checkpoint
+        if new:
+            self._remove_orphans()
 
-    def _remove_orphans(self, folder: Path) -> None:
-        for target in folder.glob(f'{self.student}_*.pth'):
-            if not target.with_name(target.name[len(self.student) + 1 :]).is_file():
-                target.unlink()
+    def _remove_orphans(self) -> None:
+        for target, checkpoint in list(self.exported.items()):
+            if not checkpoint.is_file():
+                target.unlink(missing_ok=True)
                 target.with_suffix('.py').unlink(missing_ok=True)
+                del self.exported[target]
 
 
-def _saved_checkpoints(runner: Runner) -> Iterator[Path]:
+def _saved_checkpoints(runner: Runner) -> tuple[Path, ...]:
+    paths = []
     for hook in runner.hooks:
-        if not isinstance(hook, CheckpointHook):
-            continue
-        best = getattr(hook, 'best_ckpt_path_dict', {}) or {}
-        for path in (hook.last_ckpt, getattr(hook, 'best_ckpt_path', None), *best.values()):
-            if path and Path(path).is_file():
-                yield Path(path)
+        if isinstance(hook, CheckpointHook):
+            best = getattr(hook, 'best_ckpt_path_dict', {}) or {}
+            paths += [hook.last_ckpt, getattr(hook, 'best_ckpt_path', None), *best.values()]
+    return tuple(Path(path) for path in paths if path)

@@ -85,8 +85,14 @@ class ADM(DistillationMethod):
         self.projection: Projection | None = None
 
     def reads(self) -> dict[str, tuple[str, ...]]:
-        points = ('features', 'logits')
-        return {self.student: points, self.teacher: points}
+        student, teacher = {self.at}, {self.at}
+        if self.consensus == 'modulation':
+            student.add('features')
+        if self.divergence == 'modulation':
+            teacher.add('features')
+        elif self.divergence == 'weighting':
+            teacher.add('logits')
+        return {self.student: tuple(sorted(student)), self.teacher: tuple(sorted(teacher))}
 
     def updates(self) -> tuple[str, ...]:
         student = (self.student,) if self.consensus else ()
@@ -170,16 +176,16 @@ class ADM(DistillationMethod):
         """Cross entropy of the member's classifier on its features scaled by ``weight``."""
         features = step.read(member, 'features')
         scale = step.match_size(weight[:, None], like=features).to(features.dtype)
-        return self._cross_entropy(
-            step, step.classify(member, scale * features), torch.ones_like(weight)
-        )
+        everywhere = torch.ones_like(step.labels, dtype=torch.float32)
+        return self._cross_entropy(step, step.classify(member, scale * features), everywhere)
 
     @staticmethod
     def _cross_entropy(step: DistillationStep, logits: Tensor, weight: Tensor) -> Tensor:
-        total = labelled_weight(weight, step.labels, step.ignore_index).sum()
-        return weighted_cross_entropy(
-            logits, step.labels, weight, step.ignore_index, step.over_ranks(total)
-        )
+        normalizer = None  # in one process: the loss's own
+        if step.distributed:
+            total = labelled_weight(weight, step.labels, step.ignore_index).sum()
+            normalizer = step.over_ranks(total)
+        return weighted_cross_entropy(logits, step.labels, weight, step.ignore_index, normalizer)
 
     @staticmethod
     def _spread(similarity: Tensor, valid: Tensor) -> dict[str, Tensor]:

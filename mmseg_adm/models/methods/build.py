@@ -28,12 +28,17 @@ def build_method(
         ValueError: If the type or an option is unknown, a value impossible, a member or a tap
             not there, or a member that the method trains is frozen.
     """
-    kind = MODELS.get(config['type']) if isinstance(config['type'], str) else config['type']
-    if kind is None:
-        raise ValueError(f"method '{name}': type '{config['type']}' is not registered")
+    options = dict(config) if isinstance(config, Mapping) else {}
+    kind = options.pop('type', None)
+    kind = MODELS.get(kind) if isinstance(kind, str) else kind
+    if not (inspect.isclass(kind) and issubclass(kind, DistillationMethod)):
+        raise ValueError(
+            f"method '{name}' must be a dict with the type of a method, such as "
+            f"type='mmseg_adm.ADM', got {config!r}"
+        )
     try:
-        _check_options(kind, config)
-        method = MODELS.build(config)
+        _check_options(kind, options)
+        method = kind(**options)
         _check_members(method, networks, frozen)
         method.setup(networks)
     except (ValueError, TypeError) as error:
@@ -41,13 +46,13 @@ def build_method(
     return method
 
 
-def _check_options(kind: type, config: Mapping) -> None:
-    options = list(inspect.signature(kind).parameters)
-    for option in config:
-        if option != 'type' and option not in options:
-            near = difflib.get_close_matches(option, options, n=1)
+def _check_options(kind: type, options: Mapping) -> None:
+    known = list(inspect.signature(kind).parameters)
+    for option in options:
+        if option not in known:
+            near = difflib.get_close_matches(option, known, n=1)
             hint = f" Did you mean '{near[0]}'?" if near else ''
-            raise ValueError(f"no option '{option}'.{hint} Its options: {', '.join(options)}")
+            raise ValueError(f"no option '{option}'.{hint} Its options: {', '.join(known)}")
 
 
 def _check_members(
@@ -56,6 +61,8 @@ def _check_members(
     for name in (*method.reads(), *method.updates()):
         if name not in networks:
             raise ValueError(f"'{name}' is not a member: {', '.join(networks)}")
+    if len(method.reads()) < 2:
+        raise ValueError(f"'{next(iter(method.reads()))}' cannot teach itself: name two members")
     for name in method.updates():
         if name in frozen:
             raise ValueError(
