@@ -1,0 +1,94 @@
+import os
+import subprocess
+import sys
+
+import pytest
+from factory import DEMO, ROOT, demo_config, save_segmentor, segmentor
+
+from mmseg_adm.models import KnowledgeDistiller
+from mmseg_adm.profiling import profile_step
+
+
+def run(tool, *arguments, cwd, **environment):
+    return subprocess.run(
+        [sys.executable, str(ROOT / 'tools' / tool), *map(str, arguments)],
+        cwd=cwd,
+        env=os.environ | {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'} | environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+def small(tmp_path, **options):
+    return demo_config(tmp_path, tmp_path, model__data_preprocessor__size=(32, 48), **options)
+
+
+def test_the_floor_runs_no_method_and_each_row_its_own(tmp_path, monkeypatch):
+    ran = []
+    loss = KnowledgeDistiller.loss
+
+    def watched(model, inputs, data_samples):
+        active = [name for name, method in model.methods.items() if method.strength > 0]
+        ran.append(tuple(name for name in active if name != 'frozen_members'))
+        return loss(model, inputs, data_samples)
+
+    monkeypatch.setattr(KnowledgeDistiller, 'loss', watched)
+    costs = profile_step(small(tmp_path), rounds=2, warmup=0)
+    assert [cost.name for cost in costs] == ['floor', 'dml', 'adm', 'dml + adm']
+    assert set(ran) == {(), ('dml',), ('adm',), ('dml', 'adm')}
+    assert (costs[0].time_ratio, costs[0].memory_ratio) == (1, 1)
+    projection = 8 * 16  # the feature maps of factory's narrow networks
+    assert [cost.parameters for cost in costs] == [0, 0, projection, projection]
+    assert costs[0].memory < costs[3].memory < 2 * costs[0].memory
+    assert costs[3].memory_ratio == costs[3].memory / costs[0].memory
+
+
+def test_the_floor_runs_a_frozen_teacher_too(tmp_path, monkeypatch):
+    teacher = segmentor(8, classes=19)
+    checkpoint = save_segmentor(tmp_path / 'teacher.pth', teacher)
+    config = small(tmp_path)
+    config.model.members.teacher = dict(teacher, frozen=True, checkpoint=checkpoint)
+    config.model.members.student = segmentor(4, classes=19)
+    config.model.methods = dict(kd=dict(type='mmseg_adm.KD'))
+    runs = []
+
+    def watched(self, inputs, data_samples=None, mode='tensor'):
+        runs.append(mode)
+        return forward(self, inputs, data_samples, mode)
+
+    from mmseg.models import EncoderDecoder
+
+    forward = EncoderDecoder.forward
+    monkeypatch.setattr(EncoderDecoder, 'forward', watched)
+    profile_step(config, rounds=1, warmup=0)
+    assert runs.count('tensor') == runs.count('loss') == 4  # two variants, time and memory
+
+
+def test_a_plain_config_is_refused(tmp_path):
+    config = small(tmp_path)
+    config.model = segmentor(4)
+    with pytest.raises(ValueError, match='expected a KnowledgeDistiller, got a EncoderDecoder'):
+        profile_step(config)
+
+
+def test_the_tool_prints_one_table(tmp_path):
+    options = ['model.data_preprocessor.size=(32,48)', 'train_dataloader.batch_size=2']
+    done = run('profile_step.py', DEMO, '--rounds', '1', '--cfg-options', *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for word in ('floor', 'dml + adm', 's / step', 'memory', 'share of time', '2048'):
+        assert word in done.stdout
+    assert 'Init' not in done.stdout
+
+
+@pytest.mark.slow
+def test_the_demo_ends_with_pictures_a_student_and_a_table(tmp_path):
+    options = ['train_cfg.max_iters=2', 'train_cfg.val_interval=2']
+    done = run('demo.py', '--cfg-options', *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for tool in ('train.py', 'test.py', 'export_student.py'):
+        assert f'$ python tools/{tool}' in done.stdout
+    table = done.stdout[done.stdout.index('Teacher and student, trained together') :]
+    for row in ('mIoU', 'teacher - student', 'both predict the same', 'work_dirs/demo/student.pth'):
+        assert row in table
+    assert (tmp_path / 'work_dirs/demo/student.py').is_file()
+    assert len(list((tmp_path / 'work_dirs/demo/pictures').glob('*.png'))) == 3
