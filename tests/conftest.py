@@ -1,3 +1,4 @@
+import gc
 import os
 import sys
 from pathlib import Path
@@ -31,6 +32,21 @@ def default_scope():
     DefaultScope.get_instance('test', scope_name='mmseg')
     yield
     clear(ManagerMixin)
+
+
+@pytest.fixture(autouse=True, scope='session')
+def quick_runners():
+    """A runner spends most of a short training on formatting configs and collecting garbage."""
+
+    def unformatted(text, **_):
+        return text, True
+
+    gc.freeze()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('yapf.yapflib.yapf_api.FormatCode', unformatted)
+        patch.setattr('mmengine.config.config.FormatCode', unformatted, raising=False)
+        yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope='session')

@@ -150,9 +150,15 @@ def check_labels(dataset: BaseDataset, max_samples: int) -> None:
         values = np.unique(load[0](info)['gt_seg_map'])
         wrong = values[(values >= len(classes)) & (values != dataset.ignore_index)]
         if wrong.size:
+            # As the values stand in the file, where 0 may mean "not labelled".
+            first = int(bool(dataset.reduce_zero_label))
+            hint = (
+                ''
+                if first
+                else ('. If 0 means "not labelled" in these maps, set reduce_zero_label=True')
+            )
             raise ValueError(
-                f'{path} holds the label {int(wrong[0])}, but {type(dataset).__name__} has '
-                f'classes 0 to {len(classes) - 1} and ignores {dataset.ignore_index}'
-                + ('' if dataset.reduce_zero_label else
-                   '. If 0 means "not labelled" in these maps, set reduce_zero_label=True')
-            )  # fmt: skip
+                f'{path} holds the label {int(wrong[0]) + first}, but {type(dataset).__name__} '
+                f'has classes {first} to {len(classes) - 1 + first} and ignores '
+                f'{dataset.ignore_index}{hint}'
+            )

@@ -241,9 +241,7 @@ def test_a_network_without_decode_head_is_refused_by_name():
 def test_a_module_that_returns_no_tensor_is_refused_by_name():
     model = network(HEADS['PSP'])
     tap = FeatureTap(model, 'backbone')
-    message = (
-        "tap 'backbone' reads a MixVisionTransformer that returns (list|tuple), not a map"
-    )
+    message = "tap 'backbone' reads a MixVisionTransformer that returns (list|tuple), not a map"
     with pytest.raises(TypeError, match=message), recording([tap]):
         model(images())
     assert not tap.recording

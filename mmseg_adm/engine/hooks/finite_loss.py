@@ -36,7 +36,7 @@ class FiniteLossHook(Hook):
         """
         if not self.every_n_train_iters(runner, self.interval) or not outputs:
             return
-        values = {name: float(value) for name, value in outputs.items()}
+        values = {name: value.item() for name, value in outputs.items()}
         wrong = {name: value for name, value in values.items() if not math.isfinite(value)}
         if wrong:
             listing = ', '.join(f'{name}={value}' for name, value in wrong.items())

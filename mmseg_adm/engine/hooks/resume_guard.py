@@ -15,27 +15,39 @@ RECORD = 'mmseg_adm'
 
 @HOOKS.register_module()
 class ResumeGuardHook(Hook):
-    """Records the frozen members and the batch in each checkpoint; compares when resuming."""
+    """Records the frozen members and the batch in each checkpoint; compares when resuming.
+
+    Args:
+        strict: Refuse to resume a run with other settings.
+    """
 
     priority = 'VERY_HIGH'
+
+    def __init__(self, strict: bool = True) -> None:
+        self.strict = strict
 
     def before_train(self, runner: Runner) -> None:
         """Refuse checkpoints amid an accumulation.
 
         Raises:
-            ValueError: If the interval of the checkpoints is no multiple of
+            ValueError: If an interval at which checkpoints are saved is no multiple of
                 ``accumulative_counts``: the gradients gathered so far are not in them.
         """
         counts = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
         for hook in runner.hooks:
-            if not isinstance(hook, CheckpointHook) or hook.by_epoch or hook.interval <= 0:
+            if not isinstance(hook, CheckpointHook) or hook.by_epoch:
                 continue
-            if hook.interval % counts:
-                raise ValueError(
-                    f'checkpoints every {hook.interval} iterations would be saved amid an '
-                    f'accumulation over {counts}, and could not be resumed exactly: choose an '
-                    f'interval that is a multiple of {counts}'
-                )
+            intervals = [hook.interval]
+            if hook.save_best:
+                # A new best saves the last checkpoint again.
+                intervals.append(getattr(runner.train_loop, 'val_interval', 0))
+            for interval in intervals:
+                if interval > 0 and interval % counts:
+                    raise ValueError(
+                        f'checkpoints every {interval} iterations would be saved amid an '
+                        f'accumulation over {counts}, and could not be resumed exactly: choose '
+                        f'intervals (also val_interval) that are a multiple of {counts}'
+                    )
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Write down what the run depends on and the checkpoint does not hold."""
@@ -48,7 +60,7 @@ class ResumeGuardHook(Hook):
             ValueError: If a frozen member, the batch or the number of processes is another.
         """
         earlier = checkpoint.get('meta', {}).get(RECORD)
-        if not runner._resume or earlier is None:
+        if not (self.strict and runner._resume and earlier is not None):
             return
         now = self._record(runner)
         changed = [
@@ -60,7 +72,7 @@ class ResumeGuardHook(Hook):
             raise ValueError(
                 'the checkpoint belongs to a run with other settings, so resuming it would not '
                 'continue it:\n' + '\n'.join(changed) + '\nTo resume all the same: '
-                '--cfg-options default_hooks.resume_guard=None'
+                '--cfg-options default_hooks.resume_guard.strict=False'
             )
 
     @staticmethod

@@ -1,0 +1,160 @@
+import random
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from factory import demo_config
+
+from mmseg_adm.datasets import StreamDataset, StreamSampler
+from mmseg_adm.datasets import stream as stream_module
+from mmseg_adm.datasets.stream import StreamPosition, seed_everything
+
+TEN = range(10)
+
+
+def take(sampler, count):
+    return list(islice(sampler, count))
+
+
+def images(positions):
+    return [image for image, _ in positions]
+
+
+@pytest.fixture
+def sampler_of(monkeypatch):
+    """A sampler as one of several processes builds it."""
+
+    def build(rank=0, world_size=1, dataset=TEN, seed=3, skip=0, **options):
+        monkeypatch.setattr(stream_module, 'get_dist_info', lambda: (rank, world_size))
+        sampler = StreamSampler(dataset, seed, **options)
+        if skip:
+            sampler.skip(skip)
+        return sampler
+
+    return build
+
+
+def test_each_epoch_is_a_permutation_of_its_own(sampler_of):
+    seen = images(take(sampler_of(), 30))
+    epochs = [seen[start : start + 10] for start in (0, 10, 20)]
+    assert all(sorted(epoch) == list(TEN) for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
+    assert list(TEN) not in epochs
+
+
+def test_the_stream_follows_from_the_seed(sampler_of):
+    first = take(sampler_of(), 30)
+    torch.manual_seed(5)
+    np.random.seed(5)  # noqa: NPY002 - the global state must not matter
+    assert take(sampler_of(), 30) == first
+    other = take(sampler_of(seed=4), 30)
+    assert images(other) != images(first)
+    assert {seed for _, seed in other}.isdisjoint(seed for _, seed in first)
+
+
+def test_each_position_has_a_seed_of_its_own(sampler_of):
+    seeds = [seed for _, seed in take(sampler_of(), 1000)]
+    assert len(set(seeds)) == 1000
+
+
+def test_without_a_seed_processes_share_a_drawn_one(sampler_of, monkeypatch):
+    monkeypatch.setattr(stream_module, 'sync_random_seed', lambda: 3)
+    assert take(sampler_of(seed=None), 20) == take(sampler_of(seed=3), 20)
+
+
+def test_without_shuffling_images_come_in_order(sampler_of):
+    positions = take(sampler_of(shuffle=False), 25)
+    assert images(positions) == [*TEN, *TEN, *range(5)]
+    assert len({seed for _, seed in positions}) == 25
+
+
+@pytest.mark.parametrize('world_size', [2, 3])
+def test_processes_share_out_the_stream(world_size, sampler_of):
+    whole = take(sampler_of(), 30)
+    shares = [take(sampler_of(rank, world_size), 30 // world_size) for rank in range(world_size)]
+    for rank, share in enumerate(shares):
+        assert share == whole[rank::world_size]
+    # 30 positions are three epochs, though the epochs of 10 cannot be divided by 3.
+    assert sorted(image for share in shares for image in images(share)) == sorted([*TEN] * 3)
+
+
+@pytest.mark.parametrize(('rank', 'world_size'), [(0, 1), (1, 2), (2, 3)])
+@pytest.mark.parametrize('count', [1, 7, 10, 23])
+def test_skipping_is_iterating(rank, world_size, count, sampler_of):
+    whole = take(sampler_of(rank, world_size), count + 15)
+    assert take(sampler_of(rank, world_size, skip=count), 15) == whole[count:]
+
+
+def test_skips_add_up(sampler_of):
+    sampler = sampler_of(skip=4)
+    sampler.skip(3)
+    assert take(sampler, 5) == take(sampler_of(skip=7), 5)
+
+
+def test_the_length_is_that_of_the_data_set(sampler_of):
+    assert len(sampler_of(dataset=range(7))) == 7
+
+
+# -------------------------------------------------------------------------- the data set
+
+
+@pytest.fixture
+def dataset(city):
+    config = demo_config(city, '').train_dataloader.dataset.dataset
+    return StreamDataset(dict(config, serialize_data=False))
+
+
+def read(dataset, position):
+    sample = dataset[position]
+    return sample['inputs'], sample['data_samples'].gt_sem_seg.data
+
+
+def test_a_position_is_one_crop_whoever_reads_it_and_when(dataset, sampler_of):
+    positions = take(sampler_of(dataset=dataset), 6)
+    first = [read(dataset, position) for position in positions]
+    for index in (5, 0, 3, 3, 1):
+        random.random()
+        torch.rand(3)
+        np.random.rand(index)  # noqa: NPY002 - mmseg's transforms draw from the global state
+        image, labels = read(dataset, positions[index])
+        assert torch.equal(image, first[index][0])
+        assert torch.equal(labels, first[index][1])
+
+
+def test_positions_of_one_image_are_different_crops(dataset):
+    crops = [read(dataset, StreamPosition(2, seed))[0] for seed in range(4)]
+    for index, crop in enumerate(crops):
+        assert not any(torch.equal(crop, other) for other in crops[:index])
+
+
+def test_positions_name_their_image(dataset):
+    for image in (0, 5):
+        expected = dataset.dataset.get_data_info(image)['img_path']
+        assert dataset[StreamPosition(image, 0)]['data_samples'].img_path == expected
+
+
+@pytest.mark.parametrize('index', [0, (0, 1)])
+def test_any_other_index_is_refused(index, dataset):
+    text = r"set sampler=dict\(type='mmseg_adm.StreamSampler'\) in train_dataloader"
+    with pytest.raises(TypeError, match=f'read by stream positions: {text}'):
+        dataset[index]
+
+
+def test_what_mmengine_asks_of_a_data_set(dataset):
+    assert len(dataset) == len(dataset.dataset) == 8
+    assert dataset.metainfo['classes'][0] == 'road'
+
+
+def draws():
+    return random.random(), np.random.rand(), torch.rand(1).item()  # noqa: NPY002
+
+
+def test_seed_everything():
+    seed_everything(1, 2)
+    first = draws()
+    seed_everything(1, 2)
+    assert draws() == first
+    for keys in ((1, 3), (2, 1), (1, 2, 1)):
+        seed_everything(*keys)
+        assert all(found != before for found, before in zip(draws(), first, strict=True))

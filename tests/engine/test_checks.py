@@ -1,0 +1,311 @@
+import math
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from factory import ROOT, build, demo_config, segmentor
+from mmengine.config import Config
+from mmengine.registry import DATASETS
+from mmengine.runner import Runner
+from mmseg.datasets import BaseSegDataset
+
+from mmseg_adm.datasets.checks import check_classes, check_data_paths, check_labels
+from mmseg_adm.models.methods import ADM
+
+CONFIGS = ROOT / 'configs/_base_/datasets'
+SUFFIXES = {'ade': ('training', 'validation'), 'camvid': ('train', 'val')}
+
+
+def draw(folder, kind, values=(0, 1, 2)):
+    """A tiny data set in the layout of ADE20K or CamVid."""
+    for split in SUFFIXES[kind]:
+        for index, value in enumerate(values):
+            label = np.full((8, 12), value, dtype=np.uint8)
+            for part, content, suffix in (
+                ('images', np.zeros((8, 12, 3), np.uint8), 'jpg'),
+                ('annotations', label, 'png'),
+            ):
+                path = folder / part / split / f'{index}.{suffix}'
+                path.parent.mkdir(parents=True, exist_ok=True)
+                cv2.imwrite(str(path), content)
+    return folder
+
+
+def data_config(name, root):
+    config = Config.fromfile(CONFIGS / name)
+    config.train_dataloader.dataset.dataset.data_root = str(root)
+    config.val_dataloader.dataset.data_root = str(root)
+    return config
+
+
+@pytest.fixture
+def copied(city, tmp_path):
+    return Path(shutil.copytree(city, tmp_path / 'city'))
+
+
+def labels_of(root, split):
+    return sorted((root / 'gtFine' / split).rglob('*_gtFine_labelTrainIds.png'))
+
+
+# --------------------------------------------------------------------------- the folders
+
+
+def test_data_that_are_there(city, tmp_path):
+    check_data_paths(data_config('cityscapes_512x1024.py', city))
+    check_data_paths(data_config('ade20k_512x512.py', draw(tmp_path / 'ade', 'ade')))
+    check_data_paths(data_config('camvid_96x128.py', draw(tmp_path / 'camvid', 'camvid')))
+
+
+@pytest.mark.parametrize(
+    ('name', 'kind', 'layout', 'variable'),
+    [
+        ('cityscapes_512x1024.py', 'CityscapesDataset', 'gtFine/{train,val}/CITY', 'CITYSCAPES'),
+        ('ade20k_512x512.py', 'ADE20KDataset', 'images/{training,validation}/NAME.jpg', 'ADE20K'),
+        ('camvid_360x480.py', 'mmseg_adm.CamVidDataset', 'images/{train,val}/NAME.jpg', 'CAMVID'),
+    ],
+)
+def test_a_missing_root(name, kind, layout, variable, tmp_path):
+    root = tmp_path / 'nowhere'
+    with pytest.raises(FileNotFoundError) as caught:
+        check_data_paths(data_config(name, root))
+    text = str(caught.value)
+    assert text.startswith(f'train data ({kind}): {root} does not exist. Expected below the root:')
+    assert layout in text
+    assert f'set the environment variable {variable}_ROOT' in text
+    assert text.endswith(', or data_root')
+
+
+def test_a_relative_root_is_named_in_full(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=f'{tmp_path}/data/nowhere does not exist'):
+        check_data_paths(data_config('camvid_96x128.py', 'data/nowhere'))
+
+
+def test_a_missing_synthetic_city(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught:
+        check_data_paths(data_config('synthetic_city_96x128.py', tmp_path / 'nowhere'))
+    assert 'SYNTHETIC_CITY_ROOT' in str(caught.value)
+
+
+def test_an_unknown_kind_of_data_set(tmp_path):
+    prefix = dict(img_path='images', seg_map_path='labels')
+    dataset = dict(type='BaseSegDataset', data_root=str(tmp_path / 'mine'), data_prefix=prefix)
+    with pytest.raises(FileNotFoundError, match=r'folders that data_prefix names.*set data_root$'):
+        check_data_paths(Config(dict(train_dataloader=dict(dataset=dataset))))
+
+
+@pytest.mark.parametrize('part', ['images', 'annotations'])
+def test_a_missing_folder(part, tmp_path):
+    root = draw(tmp_path, 'camvid')
+    shutil.rmtree(root / part / 'val')
+    text = rf'val data \(mmseg_adm.CamVidDataset\): {root}/{part}/val does not exist.*CAMVID_ROOT'
+    with pytest.raises(FileNotFoundError, match=text):
+        check_data_paths(data_config('camvid_96x128.py', root))
+    check_data_paths(data_config('camvid_96x128.py', root), splits=('train',))
+
+
+@pytest.mark.parametrize(('part', 'ending'), [('images', '.jpg'), ('annotations', '.png')])
+def test_an_empty_split(part, ending, tmp_path):
+    root = draw(tmp_path, 'camvid')
+    for path in (root / part / 'train').iterdir():
+        path.unlink()
+    text = rf'train data .*: {root}/{part}/train holds no file that ends in \{ending}\. Expected'
+    with pytest.raises(FileNotFoundError, match=text):
+        check_data_paths(data_config('camvid_96x128.py', root))
+
+
+def test_another_ending(copied):
+    for path in labels_of(copied, 'train'):
+        path.rename(path.with_name(path.name.replace('labelTrainIds', 'labelIds')))
+    with pytest.raises(FileNotFoundError, match=r'ends in _gtFine_labelTrainIds\.png'):
+        check_data_paths(data_config('cityscapes_512x1024.py', copied))
+    config = data_config('cityscapes_512x1024.py', copied)
+    config.train_dataloader.dataset.dataset.seg_map_suffix = '_gtFine_labelIds.png'
+    check_data_paths(config)
+
+
+def test_a_missing_list(tmp_path):
+    root = draw(tmp_path, 'camvid')
+    config = data_config('camvid_96x128.py', root)
+    config.train_dataloader.dataset.dataset.ann_file = 'lists/train.txt'
+    text = rf'train data .*: the list {root}/lists/train\.txt does not exist'
+    with pytest.raises(FileNotFoundError, match=text):
+        check_data_paths(config)
+    (root / 'lists').mkdir()
+    (root / 'lists/train.txt').write_text('0\n')
+    check_data_paths(config)
+
+
+# ------------------------------------------------------------------- labels and classes
+
+
+@pytest.mark.parametrize('split', ['train', 'val'])
+def test_a_label_outside_the_classes_stops_the_run(split, copied, tmp_path):
+    path = labels_of(copied, split)[1]
+    label = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    label[3, 5] = 40
+    cv2.imwrite(str(path), label)
+    text = (
+        rf'{path} holds the label 40, but CityscapesDataset has classes 0 to 18 and ignores 255\. '
+        'If 0 means "not labelled" in these maps, set reduce_zero_label=True'
+    )
+    with pytest.raises(ValueError, match=text):
+        Runner.from_cfg(demo_config(copied, tmp_path / 'run')).train()
+
+
+def test_a_missing_label_map_stops_the_run(copied, tmp_path):
+    path = labels_of(copied, 'train')[0]
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=f'no label map {path} for the image .*_leftImg8b'):
+        Runner.from_cfg(demo_config(copied, tmp_path / 'run')).train()
+
+
+@pytest.mark.parametrize('member', ['student', 'teacher'])
+def test_other_classes_than_the_data_set_stop_the_run(member, city, tmp_path):
+    config = demo_config(city, tmp_path)
+    config.model.student = member
+    for network in config.model.members.values():
+        network.decode_head.num_classes = 7
+    text = f"'{member}' predicts 7 classes, but CityscapesDataset has 19: set decode_head.num_cl"
+    with pytest.raises(ValueError, match=text):
+        Runner.from_cfg(config).train()
+
+
+def test_a_plain_segmentor_is_checked_too(city):
+    dataset = DATASETS.build(demo_config(city, '').val_dataloader.dataset)
+    with pytest.raises(ValueError, match="'the model' predicts 5 classes, but Cityscapes"):
+        check_classes(build(segmentor()), dataset)
+    check_classes(build(segmentor(classes=19)), dataset)
+
+
+def test_a_run_without_validation(city, tmp_path):
+    config = demo_config(
+        city, tmp_path, iters=1, val_cfg=None, val_dataloader=None, val_evaluator=None,
+        default_hooks__checkpoint__save_best=None,
+    )  # fmt: skip
+    Runner.from_cfg(config).train()
+    assert (tmp_path / 'student_iter_1.pth').is_file()
+
+
+@pytest.mark.parametrize('kind', ['RepeatDataset', 'ConcatDataset'])
+def test_a_run_on_wrapped_data_sets(kind, city, tmp_path):
+    config = demo_config(city, tmp_path, iters=1, train_cfg__val_begin=1000)
+    stream = config.train_dataloader.dataset
+    if kind == 'RepeatDataset':
+        stream.dataset = dict(type=kind, times=2, dataset=stream.dataset)
+    else:
+        stream.dataset = dict(type=kind, datasets=[stream.dataset] * 2)
+    Runner.from_cfg(config).train()
+
+
+def small_dataset(root, kind, classes, reduce_zero_label=False):
+    load = dict(type='LoadAnnotations', reduce_zero_label=reduce_zero_label)
+    return BaseSegDataset(
+        data_root=str(root),
+        data_prefix=dict(
+            img_path=f'images/{SUFFIXES[kind][0]}', seg_map_path=f'annotations/{SUFFIXES[kind][0]}'
+        ),
+        metainfo=dict(classes=[str(index) for index in range(classes)]),
+        reduce_zero_label=reduce_zero_label,
+        pipeline=[dict(type='LoadImageFromFile'), load],
+    )
+
+
+def test_zero_that_means_not_labelled(tmp_path):
+    root = draw(tmp_path, 'ade', values=(0, 1, 3))
+    check_labels(small_dataset(root, 'ade', classes=3, reduce_zero_label=True), 10)
+    text = r'2\.png holds the label 3, .* set reduce_zero_label=True'
+    with pytest.raises(ValueError, match=text):
+        check_labels(small_dataset(root, 'ade', classes=3), 10)
+
+
+def test_a_label_outside_the_reduced_classes(tmp_path):
+    root = draw(tmp_path, 'ade', values=(0, 5, 3))
+    with pytest.raises(ValueError, match=r'1\.png holds') as caught:
+        check_labels(small_dataset(root, 'ade', classes=3, reduce_zero_label=True), 10)
+    assert 'reduce_zero_label' not in str(caught.value)
+
+
+def test_the_label_is_named_as_it_stands_in_the_file(tmp_path):
+    root = draw(tmp_path, 'ade', values=(0, 5, 3))
+    with pytest.raises(ValueError) as caught:
+        check_labels(small_dataset(root, 'ade', classes=3, reduce_zero_label=True), 10)
+    assert 'holds the label 5' in str(caught.value)
+
+
+def test_ignored_labels_pass(tmp_path):
+    root = draw(tmp_path, 'camvid', values=(0, 1, 255))
+    check_labels(small_dataset(root, 'camvid', classes=2), 10)
+
+
+@pytest.mark.parametrize(('max_samples', 'found'), [(0, False), (1, False), (2, True), (9, True)])
+def test_maps_are_read_evenly_spread(max_samples, found, tmp_path):
+    # Ten maps, only the last of them wrong.
+    root = draw(tmp_path, 'camvid', values=(0,) * 9 + (7,))
+    dataset = small_dataset(root, 'camvid', classes=2)
+    if found:
+        with pytest.raises(ValueError, match=r'9\.png holds the label 7'):
+            check_labels(dataset, max_samples)
+    else:
+        check_labels(dataset, max_samples)
+
+
+# ------------------------------------------------------------------------ finite losses
+
+
+@pytest.fixture
+def broken_from(monkeypatch):
+    """Let a term of ADM become another value in and after an iteration, counted from 1."""
+
+    def set_up(iteration, value):
+        forward = ADM.forward
+        calls = []
+
+        def broken(self, step):
+            losses = forward(self, step)
+            calls.append(1)
+            if len(calls) >= iteration:
+                losses['loss_consensus'] = losses['loss_consensus'] * value
+            return losses
+
+        monkeypatch.setattr(ADM, 'forward', broken)
+
+    return set_up
+
+
+@pytest.mark.parametrize('value', [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_is_named(value, broken_from, city, tmp_path):
+    broken_from(2, value)
+    config = demo_config(
+        city, tmp_path, train_cfg__val_begin=1000, default_hooks__finite_loss__interval=1
+    )
+    with pytest.raises(ValueError) as caught:
+        Runner.from_cfg(config).train()
+    text = str(caught.value)
+    assert text.startswith('not finite at iteration 2: ')
+    named = {part.split('=')[0] for part in text.split(': ', 1)[1].split('. ')[0].split(', ')}
+    assert named == {'loss', 'adm.loss_consensus'}
+    assert f'adm.loss_consensus={value}' in text
+
+
+def test_finite_losses_are_looked_at_by_interval(broken_from, city, tmp_path):
+    broken_from(1, math.nan)
+    config = demo_config(
+        city, tmp_path, train_cfg__val_begin=1000, default_hooks__finite_loss__interval=3
+    )
+    with pytest.raises(ValueError, match='not finite at iteration 3: '):
+        Runner.from_cfg(config).train()
+
+
+def test_nothing_is_saved_of_a_step_that_was_not_finite(broken_from, city, tmp_path):
+    broken_from(2, math.nan)
+    config = demo_config(
+        city, tmp_path, train_cfg__val_begin=1000, default_hooks__finite_loss__interval=1
+    )
+    config.default_hooks.checkpoint.interval = 1
+    with pytest.raises(ValueError, match='not finite at iteration 2'):
+        Runner.from_cfg(config).train()
+    assert (tmp_path / 'last_checkpoint').read_text().endswith('iter_1.pth')
+    assert not (tmp_path / 'iter_2.pth').exists()

@@ -1,0 +1,310 @@
+import cv2
+import numpy as np
+import pytest
+import torch
+from factory import ROOT, build, demo_config
+from mmengine.evaluator import Evaluator
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from mmseg.datasets import CityscapesDataset
+
+from mmseg_adm.engine.loops import AgreementMetric
+from mmseg_adm.export import plain_config
+from mmseg_adm.models.taps import find_classifier
+
+OFFLINE = ROOT / (
+    'configs/adm/adm-offline_pspnet_r18-w32-d8_pspnet_r18-w16-d8_1xb8-demo_synthetic-city-96x128.py'
+)
+PLAIN = ROOT / 'configs/pspnet/pspnet_r18-w16-d8_1xb8-demo_synthetic-city-96x128.py'
+MEMBERS = ('student', 'teacher')
+
+
+class Outputs(Hook):
+    """Keeps what the hooks of a validation are given."""
+
+    def __init__(self):
+        self.batches = []
+        self.metrics = None
+
+    def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.batches.append((data_batch, outputs))
+
+    def after_val_epoch(self, runner, metrics=None):
+        self.metrics = metrics
+
+
+def bare(config):
+    """Without the hooks that write files."""
+    config.default_hooks.checkpoint.save_best = None
+    for name in ('pictures', 'student_checkpoint'):
+        config.default_hooks.pop(name, None)
+    return config
+
+
+def scatter(runner):
+    """Let each network predict many classes, each network others."""
+    torch.manual_seed(0)
+    model = runner.model
+    data = model.data_preprocessor(next(iter(runner.val_dataloader)))
+    for name in model.member_names:
+        network = model.network(name).train()
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.momentum = 1.0
+        with torch.no_grad():
+            network(data['inputs'].repeat(2, 1, 1, 1))
+        torch.nn.init.normal_(find_classifier(network.eval()).weight)
+
+
+@pytest.fixture(scope='module')
+def validated(city, tmp_path_factory):
+    """One validation of two networks: the runner, its metrics, the images read, the outputs."""
+    config = bare(demo_config(city, tmp_path_factory.mktemp('validated')))
+    runner = Runner.from_cfg(config)
+    scatter(runner)
+    outputs = Outputs()
+    runner.register_hook(outputs)
+    read = []
+    prepare = CityscapesDataset.prepare_data
+
+    def count(dataset, index):
+        read.append(index)
+        return prepare(dataset, index)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CityscapesDataset, 'prepare_data', count)
+        metrics = runner.val()
+    return runner, metrics, read, outputs
+
+
+def plain_metrics(city, work_dir, model, member):
+    """Metrics of one network in mmseg's own validation."""
+    config = bare(demo_config(city, work_dir))
+    config.model = plain_config(config, member).model
+    config.val_cfg = dict(type='ValLoop')
+    config.default_hooks.pop('schedule')
+    runner = Runner.from_cfg(config)
+    runner.model.load_state_dict(model.network(member).state_dict())
+    return runner.val()
+
+
+@pytest.mark.parametrize('member', MEMBERS)
+def test_metrics_are_those_of_each_network_alone(member, validated, city, tmp_path):
+    runner, metrics, _, _ = validated
+    expected = plain_metrics(city, tmp_path, runner.model, member)
+    assert expected['aAcc'] > 0
+    assert {key: metrics[f'{member}/{key}'] for key in expected} == expected
+
+
+def test_the_networks_differ(validated):
+    metrics = validated[1]
+    assert metrics['student/aAcc'] != metrics['teacher/aAcc']
+    assert 0 < metrics['agreement'] < 100
+
+
+def test_each_image_is_read_once(validated):
+    assert validated[2] == [0, 1, 2]
+
+
+def test_gap(validated):
+    metrics = validated[1]
+    gap = metrics['teacher/mIoU'] - metrics['student/mIoU']
+    assert gap != 0
+    assert metrics['gap/mIoU'] == pytest.approx(gap, abs=1e-6)
+
+
+def test_agreement_counts_labelled_pixels(validated):
+    model = validated[0].model
+    same = labelled = 0
+    for data, _ in validated[3].batches:
+        predictions = model.predict_members(data, MEMBERS)
+        labels = data['data_samples'][0].gt_sem_seg.data[0].numpy()
+        first, second = (predictions[name][0].pred_sem_seg.data[0].numpy() for name in MEMBERS)
+        for row in range(labels.shape[0]):
+            for column in range(labels.shape[1]):
+                if labels[row, column] != 255:
+                    labelled += 1
+                    same += first[row, column] == second[row, column]
+    assert validated[1]['agreement'] == round(100 * same / labelled, 2)
+
+
+def test_members_do_not_write_into_each_others_samples(validated):
+    runner, _, _, outputs = validated
+    for data, predicted in outputs.batches:
+        assert 'pred_sem_seg' not in data['data_samples'][0]
+        expected = runner.model.predict_members(data, ('student',))['student'][0]
+        assert torch.equal(predicted[0].pred_sem_seg.data, expected.pred_sem_seg.data)
+
+
+def test_hooks_see_all_metrics(validated):
+    _, metrics, _, outputs = validated
+    assert outputs.metrics == metrics
+    names = {f'{member}/{name}' for member in MEMBERS for name in ('aAcc', 'mIoU', 'mAcc')}
+    assert metrics.keys() == names | {'gap/mIoU', 'agreement'}
+
+
+def test_three_members(city, tmp_path):
+    config = bare(demo_config(city, tmp_path))
+    config.model.members.peer = config.model.members.student
+    runner = Runner.from_cfg(config)
+    scatter(runner)
+    metrics = runner.val()
+    for other in ('teacher', 'peer'):
+        gap = metrics[f'{other}/mIoU'] - metrics['student/mIoU']
+        assert metrics[f'gap/{other}/mIoU'] == pytest.approx(gap, abs=1e-6)
+    assert 'gap/mIoU' not in metrics
+    assert metrics['agreement'] < 100
+
+
+def test_one_member_has_neither_gap_nor_agreement(city, tmp_path):
+    config = bare(demo_config(city, tmp_path))
+    config.model.members.pop('teacher')
+    config.model.methods = {}
+    metrics = Runner.from_cfg(config).val()
+    assert metrics.keys() == {'student/aAcc', 'student/mIoU', 'student/mAcc'}
+
+
+def test_a_frozen_member_is_evaluated_and_the_best_student_saved(city, tmp_path):
+    network = plain_config(demo_config(city, tmp_path, config=OFFLINE), 'teacher').model
+    teacher = build(network)
+    torch.save({'state_dict': teacher.state_dict()}, tmp_path / 'teacher.pth')
+    config = demo_config(
+        city, tmp_path, iters=1, config=OFFLINE,
+        model__members__teacher__checkpoint=str(tmp_path / 'teacher.pth'),
+    )  # fmt: skip
+    config.default_hooks.pop('pictures')
+    runner = Runner.from_cfg(config)
+    outputs = Outputs()
+    runner.register_hook(outputs)
+    runner.train()
+    metrics = outputs.metrics
+    expected = plain_metrics(city, tmp_path, runner.model, 'teacher')
+    print('VALUES', expected, metrics)
+    assert {key: metrics[f'teacher/{key}'] for key in expected} == expected
+    assert (tmp_path / 'best_student_mIoU_iter_1.pth').is_file()
+    assert runner.message_hub.get_info('best_score') == metrics['student/mIoU']
+
+
+def test_without_agreement_a_frozen_member_is_evaluated_once(city, tmp_path):
+    network = plain_config(demo_config(city, tmp_path, config=OFFLINE), 'teacher').model
+    torch.save({'state_dict': build(network).state_dict()}, tmp_path / 'teacher.pth')
+    config = bare(
+        demo_config(
+            city, tmp_path, config=OFFLINE, val_cfg__agreement=False,
+            model__members__teacher__checkpoint=str(tmp_path / 'teacher.pth'),
+        )
+    )  # fmt: skip
+    runner = Runner.from_cfg(config)
+    seen = []
+    for name in MEMBERS:
+        backbone = runner.model.network(name).backbone
+        backbone.register_forward_hook(lambda *_, name=name: seen.append(name))
+    first, second = runner.val(), runner.val()
+    assert seen == ['student', 'teacher'] * 3 + ['student'] * 3
+    assert first == second
+    assert first.keys() == {f'{member}/{name}' for member in MEMBERS
+                            for name in ('aAcc', 'mIoU', 'mAcc')} | {'gap/mIoU'}  # fmt: skip
+
+
+@pytest.mark.parametrize(('fp16', 'dtype'), [(False, torch.float32), (True, torch.bfloat16)])
+def test_half_precision(fp16, dtype, city, tmp_path):
+    config = bare(demo_config(city, tmp_path, val_cfg__fp16=fp16))
+    runner = Runner.from_cfg(config)
+    scatter(runner)
+    seen = set()
+    for name in MEMBERS:
+        classifier = find_classifier(runner.model.network(name))
+        classifier.register_forward_hook(lambda module, inputs, output: seen.add(output.dtype))
+    metrics = runner.val()
+    assert seen == {dtype}
+    assert metrics['student/aAcc'] > 0
+
+
+@pytest.mark.parametrize(
+    ('stage', 'text'),
+    [
+        ('val', r"MembersValLoop .* for a EncoderDecoder .* val_cfg=dict\(type='ValLoop'\)"),
+        ('test', r"MembersTestLoop .* for a EncoderDecoder .* test_cfg=dict\(type='TestLoop'\)"),
+    ],
+)
+def test_a_plain_segmentor_is_refused(stage, text, city, tmp_path):
+    config = demo_config(city, tmp_path, config=PLAIN)
+    config[f'{stage}_cfg'] = dict(type=f'mmseg_adm.Members{stage.capitalize()}Loop')
+    runner = Runner.from_cfg(config)
+    with pytest.raises(TypeError, match=text):
+        getattr(runner, stage)()
+
+
+def test_testing_writes_the_label_maps_of_each_member(city, tmp_path):
+    out = tmp_path / 'maps'
+    config = bare(
+        demo_config(
+            city, tmp_path, test_evaluator__output_dir=str(out), test_evaluator__keep_results=True
+        )
+    )
+    runner = Runner.from_cfg(config)
+    scatter(runner)
+    metrics = runner.test()
+    assert metrics['student/aAcc'] > 0
+    assert sorted(path.name for path in out.iterdir()) == sorted(MEMBERS)
+    for data in runner.test_dataloader:
+        name = data['data_samples'][0].img_path.split('/')[-1]
+        predictions = runner.model.predict_members(data, MEMBERS)
+        for member in MEMBERS:
+            written = cv2.imread(str(out / member / name), cv2.IMREAD_UNCHANGED)
+            expected = predictions[member][0].pred_sem_seg.data[0].numpy()
+            assert (written == expected).all()
+
+
+def test_testing_without_labels_writes_the_label_maps(city, tmp_path):
+    out = tmp_path / 'maps'
+    config = bare(
+        demo_config(
+            city, tmp_path, test_evaluator__output_dir=str(out), test_evaluator__format_only=True
+        )
+    )
+    pipeline = config.test_dataloader.dataset.pipeline
+    config.test_dataloader.dataset.pipeline = [
+        step for step in pipeline if step.type != 'LoadAnnotations'
+    ]
+    Runner.from_cfg(config).test()
+    assert [len(list((out / member).iterdir())) for member in MEMBERS] == [3, 3]
+
+
+# ---------------------------------------------------------------------- agreement alone
+
+
+def agreement(*samples, **options):
+    evaluator = Evaluator(AgreementMetric(**options))
+    for label, *predictions in samples:
+        each = {'label': torch.tensor(label), 'predictions': list(map(torch.tensor, predictions))}
+        evaluator.process([each])
+    (value,) = evaluator.evaluate(len(samples)).values()
+    return value
+
+
+def test_agreement_of_two():
+    # Five labelled pixels, three of them predicted alike; whether rightly plays no part.
+    label = [[0, 1, 255], [2, 2, 0]]
+    assert agreement((label, [[0, 0, 1], [2, 1, 1]], [[0, 1, 1], [2, 1, 2]])) == 60.0
+
+
+def test_agreement_of_three_is_that_of_all():
+    label = [[0, 0, 0, 0]]
+    assert agreement((label, [[1, 1, 1, 1]], [[1, 1, 2, 2]], [[1, 2, 1, 2]])) == 25.0
+
+
+def test_agreement_weighs_images_by_their_labelled_pixels():
+    large = ([[0, 0, 0]], [[1, 1, 1]], [[1, 1, 1]])
+    small = ([[0, 255, 255]], [[1, 1, 1]], [[2, 1, 1]])
+    assert agreement(large, small) == 75.0
+
+
+def test_agreement_ignores_another_index():
+    sample = ([[0, 255]], [[1, 1]], [[1, 2]])
+    assert agreement(sample) == 100.0
+    assert agreement(sample, ignore_index=0) == 0.0
+
+
+def test_agreement_without_a_labelled_pixel():
+    assert np.isfinite(agreement(([[255]], [[1]], [[1]])))

@@ -1,0 +1,300 @@
+import copy
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from factory import ROOT, demo_config, preprocessor
+from mmengine.config import Config
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.runner import Runner
+from mmseg.registry import MODELS as MMSEG_MODELS
+
+from mmseg_adm.export import (
+    drop_pretrained,
+    export_member,
+    is_distillation_config,
+    plain_checkpoint,
+    plain_config,
+)
+
+pytestmark = pytest.mark.core
+
+OFFLINE = ROOT / (
+    'configs/adm/adm-offline_pspnet_r18-w32-d8_pspnet_r18-w16-d8_1xb8-demo_synthetic-city-96x128.py'
+)
+LARGE = ROOT / 'configs/adm/adm-offline_pspnet_r101-d8_pspnet_r18-d8_4xb4-80k_ade20k-512x512.py'
+PLAIN = ROOT / 'configs/pspnet/pspnet_r18-w16-d8_1xb8-demo_synthetic-city-96x128.py'
+MEMBERS = ('student', 'teacher')
+# Run by an interpreter that cannot import the package.
+ALONE = """
+import sys
+import traceback
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition('.')[0] == 'mmseg_adm':
+            raise ImportError('mmseg_adm is blocked')
+
+sys.meta_path.insert(0, Blocker())
+try:
+    import mmseg_adm
+except ImportError as error:
+    assert str(error) == 'mmseg_adm is blocked'
+else:
+    raise SystemExit('mmseg_adm could be imported')
+
+import torch
+from mmseg.apis import MMSegInferencer, inference_model, init_model
+
+folder, image, threads, *members = sys.argv[1:]
+torch.set_num_threads(int(threads))
+found = {}
+for member in members:
+    files = [f'{folder}/{member}.py', f'{folder}/{member}.pth']
+    model = init_model(*files, device='cpu')
+    result = inference_model(model, image)
+    found[member] = dict(
+        logits=result.seg_logits.data,
+        labels=result.pred_sem_seg.data,
+        dataset_meta=model.dataset_meta,
+    )
+    try:
+        inferencer = MMSegInferencer(*files, device='cpu')
+        found[member]['inferred'] = inferencer(image)['predictions']
+        found[member]['shown'] = inferencer.visualizer.dataset_meta['classes']
+    except AssertionError:
+        found[member]['problem'] = traceback.format_exc()
+assert not any(name.partition('.')[0] == 'mmseg_adm' for name in sys.modules)
+torch.save(found, f'{folder}/found.pth')
+"""
+
+
+@pytest.fixture(scope='module')
+def trained(city, tmp_path_factory):
+    """A distiller after one iteration, its config and its checkpoint."""
+    work_dir = tmp_path_factory.mktemp('trained')
+    config = demo_config(city, work_dir, iters=1, train_cfg__val_begin=1000)
+    config.default_hooks.pop('student_checkpoint')
+    runner = Runner.from_cfg(config)
+    runner.train()
+    return runner.model.eval(), config, work_dir / 'iter_1.pth'
+
+
+@pytest.fixture(scope='module')
+def image(city):
+    return sorted(city.rglob('val/**/*_leftImg8bit.png'))[0]
+
+
+@pytest.fixture(scope='module')
+def alone(trained, image, tmp_path_factory):
+    """What mmseg finds out about the exported members where the package is absent."""
+    _, config, checkpoint = trained
+    folder = tmp_path_factory.mktemp('exported')
+    for member in MEMBERS:
+        export_member(config, checkpoint, folder / f'{member}.pth', member)
+    environment = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
+    arguments = [str(folder), str(image), str(torch.get_num_threads()), *MEMBERS]
+    done = subprocess.run(
+        [sys.executable, '-I', '-c', ALONE, *arguments], cwd=folder, env=environment,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return torch.load(folder / 'found.pth', weights_only=False)
+
+
+@pytest.fixture(scope='module')
+def predictions(trained, image):
+    """The distiller's own predictions of the same image."""
+    model, config, _ = trained
+    steps = [step for step in config.test_dataloader.dataset.pipeline
+             if step['type'] != 'LoadAnnotations']  # fmt: skip
+    data = pseudo_collate([Compose(steps)(dict(img_path=str(image)))])
+    with torch.no_grad():
+        student = model.test_step(copy.deepcopy(data))
+    return {'student': student[0], 'teacher': model.predict_members(data, MEMBERS)['teacher'][0]}
+
+
+@pytest.mark.parametrize('member', MEMBERS)
+def test_mmseg_alone_predicts_the_same_to_the_bit(member, alone, predictions):
+    expected, found = predictions[member], alone[member]
+    assert found['logits'].std() > 0
+    assert torch.equal(found['logits'], expected.seg_logits.data)
+    assert torch.equal(found['labels'], expected.pred_sem_seg.data)
+
+
+def test_the_members_predict_differently(alone):
+    assert not torch.equal(alone['student']['logits'], alone['teacher']['logits'])
+
+
+@pytest.mark.parametrize('member', MEMBERS)
+def test_the_inferencer_takes_the_exported_files(member, alone, predictions):
+    assert 'problem' not in alone[member], alone[member]['problem']
+    expected = predictions[member].pred_sem_seg.data[0].numpy()
+    assert (alone[member]['inferred'] == expected).all()
+    assert list(alone[member]['shown']) == alone[member]['dataset_meta']['classes']
+
+
+def test_classes_and_palette_are_those_of_the_data_set(alone, trained):
+    metainfo = Runner.build_dataloader(trained[1].test_dataloader).dataset.metainfo
+    meta = alone['student']['dataset_meta']
+    assert meta['classes'] == list(metainfo['classes'])
+    assert meta['palette'] == [list(colour) for colour in metainfo['palette']]
+
+
+def test_the_student_is_what_is_exported_by_default(trained, tmp_path):
+    model, config, checkpoint = trained
+    target = export_member(config, checkpoint, tmp_path / 'new folder' / 'deployed')
+    assert target == tmp_path / 'new folder' / 'deployed.pth'
+    weights = torch.load(target, weights_only=True)['state_dict']
+    expected = model.members['student'].state_dict()
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(weights[key], expected[key]) for key in expected)
+    text = target.with_suffix('.py').read_text()
+    assert 'mmseg_adm' not in text
+
+
+def test_the_exported_config_prepares_images_as_the_distiller_does(trained, tmp_path):
+    _, config, checkpoint = trained
+    target = export_member(config, checkpoint, tmp_path / 'student.pth')
+    plain = Config.fromfile(target.with_suffix('.py'))
+    pipeline = config.test_dataloader.dataset.pipeline
+    assert plain.test_pipeline == pipeline
+    assert plain.test_dataloader.dataset.pipeline == pipeline
+    assert plain.model.data_preprocessor == config.model.data_preprocessor
+
+
+def test_a_member_with_its_own_preprocessor_keeps_it(trained):
+    config = copy.deepcopy(trained[1])
+    config.model.members.teacher.data_preprocessor = dict(preprocessor(), mean=[1, 2, 3])
+    assert plain_config(config, 'teacher').model.data_preprocessor.mean == [1, 2, 3]
+    assert plain_config(config).model.data_preprocessor == config.model.data_preprocessor
+
+
+def test_without_test_data_images_are_prepared_as_in_validation(trained):
+    config = copy.deepcopy(trained[1])
+    config.val_dataloader.dataset.pipeline = [dict(type='LoadImageFromFile')]
+    config.val_dataloader.dataset = dict(
+        type='ConcatDataset',
+        datasets=[dict(type='RepeatDataset', times=2, dataset=config.val_dataloader.dataset)],
+    )
+    assert len(plain_config(config).test_pipeline) > 1
+    config.test_dataloader = None
+    assert plain_config(config).test_pipeline == [dict(type='LoadImageFromFile')]
+
+
+def test_nothing_but_the_two_files_is_written(trained, tmp_path):
+    export_member(trained[1], trained[2], tmp_path / 'student.pth')
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['student.pth', 'student.py']
+
+
+# ------------------------------------------------------------------------ what is refused
+
+
+def test_a_frozen_member_is_not_in_the_checkpoint(city, tmp_path):
+    config = demo_config(city, tmp_path, config=OFFLINE)
+    weights = {'members.student.backbone.weight': torch.ones(1)}
+    torch.save({'state_dict': weights, 'meta': {}}, tmp_path / 'iter_1.pth')
+    text = (
+        r"holds no member 'teacher' \(it holds: student\); a frozen member is never saved: use "
+        'the checkpoint that it was loaded from'
+    )
+    with pytest.raises(ValueError, match=text):
+        export_member(config, tmp_path / 'iter_1.pth', tmp_path / 'teacher.pth', 'teacher')
+    assert not (tmp_path / 'teacher.pth').exists()
+
+
+def test_a_frozen_member_leaves_no_config_behind(city, tmp_path):
+    config = demo_config(city, tmp_path, config=OFFLINE)
+    torch.save({'state_dict': {}, 'meta': {}}, tmp_path / 'iter_1.pth')
+    with pytest.raises(ValueError, match=r"no member 'teacher' \(it holds: none\)"):
+        export_member(config, tmp_path / 'iter_1.pth', tmp_path / 'teacher.pth', 'teacher')
+    assert not (tmp_path / 'teacher.py').exists()
+
+
+def test_an_unknown_member_is_refused(trained, tmp_path):
+    _, config, checkpoint = trained
+    with pytest.raises(ValueError, match="'peer' is not a member: student, teacher"):
+        export_member(config, checkpoint, tmp_path / 'peer.pth', 'peer')
+
+
+def test_a_plain_config_is_refused(trained, tmp_path):
+    config = Config.fromfile(PLAIN)
+    assert not is_distillation_config(config)
+    with pytest.raises(ValueError, match='is a EncoderDecoder, not a KnowledgeDistiller: its'):
+        export_member(config, trained[2], tmp_path / 'student.pth')
+
+
+def test_a_missing_checkpoint_is_named(trained, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r'checkpoint not found: .*iter_9\.pth'):
+        export_member(trained[1], tmp_path / 'iter_9.pth', tmp_path / 'student.pth')
+    assert not (tmp_path / 'student.py').exists()
+
+
+# ------------------------------------------------------------------------ what is dropped
+
+
+@pytest.mark.parametrize('member', MEMBERS)
+def test_a_plain_config_has_no_checkpoints(member):
+    config = Config.fromfile(LARGE)
+    assert config.model.members.teacher.frozen
+    assert config.model.members.student.backbone.init_cfg.type == 'Pretrained'
+    before = copy.deepcopy(config._cfg_dict)
+    plain = plain_config(config, member)
+    for word in ('Pretrained', 'open-mmlab', 'frozen', 'checkpoint', '.pth'):
+        assert word not in plain.pretty_text
+    assert config._cfg_dict == before
+    assert MMSEG_MODELS.build(plain.model).decode_head.num_classes == 150
+
+
+REMOTE, LOCAL = 'open-mmlab://resnet18_v1c', 'weights/resnet18.pth'
+
+
+def pretrained_config():
+    return dict(
+        pretrained=REMOTE,
+        members=dict(
+            student=dict(backbone=dict(init_cfg=dict(type='Pretrained', checkpoint=REMOTE))),
+            teacher=dict(
+                frozen=True,
+                checkpoint=LOCAL,
+                backbone=dict(init_cfg=dict(type='Pretrained', checkpoint=LOCAL)),
+                auxiliary_head=[dict(init_cfg=dict(type='Pretrained', checkpoint=REMOTE))],
+                neck=dict(init_cfg=dict(type='Normal', std=0.01)),
+            ),
+        ),
+    )
+
+
+@pytest.mark.parametrize('remote_only', [False, True])
+def test_drop_pretrained(remote_only):
+    config = pretrained_config()
+    drop_pretrained(config, remote_only)
+    local = LOCAL if remote_only else None
+    init_cfg = dict(type='Pretrained', checkpoint=LOCAL) if remote_only else None
+    assert config == dict(
+        pretrained=None,
+        members=dict(
+            student=dict(backbone=dict(init_cfg=None)),
+            teacher=dict(
+                frozen=True,
+                checkpoint=local,
+                backbone=dict(init_cfg=init_cfg),
+                auxiliary_head=[dict(init_cfg=None)],
+                neck=dict(init_cfg=dict(type='Normal', std=0.01)),
+            ),
+        ),
+    )
+
+
+def test_drop_pretrained_in_a_list_of_initialisations():
+    normal = dict(type='Normal', layer='Conv2d', std=0.01)
+    config = dict(init_cfg=[normal, dict(type='Pretrained', checkpoint=REMOTE)])
+    drop_pretrained(config)
+    assert config['init_cfg'] in (None, [normal])
+
+
+def test_a_checkpoint_without_classes_does_not_claim_to_have_none():
+    weights = {'members.student.weight': torch.ones(1)}
+    assert plain_checkpoint({'state_dict': weights}, 'student')['meta'] == {}
