@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config, DictAction
-from mmengine.dist import is_distributed
+from mmengine.dist import barrier, is_distributed
 from mmengine.logging import print_log
 
 from .checkpoint import install_safe_loading, is_remote
@@ -125,6 +125,13 @@ def _prepare_distributed(config: Config, launcher: str) -> None:
             # MMEngine's launcher would call torch.cuda.set_device.
             torch.distributed.init_process_group('gloo')
     config.model_wrapper_cfg = wrapper | (config.get('model_wrapper_cfg') or {})
+
+
+def leave_process_group() -> None:
+    """End together: a process that exits while others still write takes the launch down."""
+    if is_distributed():
+        barrier()
+        torch.distributed.destroy_process_group()
 
 
 def enable_amp(config: Config) -> None:

@@ -66,10 +66,10 @@ def closing_table(work_dir: Path, student: Path, minutes: float) -> Table:
         table.add_row(name, *(f'{metrics[f"{member}/{key}"]:.2f}' for member in
                               ('student', 'teacher')))  # fmt: skip
     table.add_row('teacher - student', f'{metrics["gap/mIoU"]:.2f}', '')
-    table.add_row('pixels where both predict the same', f'{metrics["agreement"]:.1f} %', '')
+    table.add_row('same prediction', f'{metrics["agreement"]:.1f} %', '')
     table.add_section()
     parameters = sum(value.numel() for value in weights.values())
-    table.add_row('exported, for plain mmseg', f'{parameters / 1e6:.2f} M numbers', '')
+    table.add_row('exported, for plain mmseg', f'{parameters / 1e6:.2f} M weights', '')
     table.add_row(f'  a {config.model.type}', str(student), '')
     table.add_row('  its config', str(student.with_suffix('.py')), '')
     if pictures:

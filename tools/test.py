@@ -8,7 +8,13 @@ import copy
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from mmseg_adm.cli import add_runner_flags, config_parser, load_config, prepare_runner
+from mmseg_adm.cli import (
+    add_runner_flags,
+    config_parser,
+    leave_process_group,
+    load_config,
+    prepare_runner,
+)
 from mmseg_adm.datasets.checks import check_data_paths
 from mmseg_adm.export import is_distillation_config
 
@@ -51,13 +57,14 @@ def main() -> None:
             if distiller
             else f"--member '{args.member}': this config is a plain {config.model.type}"
         )
-    one_at_a_time = args.tta or args.show or args.show_dir
+    one_at_a_time = bool(args.tta or args.show or args.show_dir)
     if not distiller or (args.member == 'all' and not one_at_a_time):
         run(config, args.tta)
-        return
-    # Test-time augmentation and painting work on the predictions of one network.
-    for member in members if args.member == 'all' else [args.member]:
-        run(only_member(config, member), args.tta)
+    else:
+        # Test-time augmentation and painting work on the predictions of one network.
+        for member in members if args.member == 'all' else [args.member]:
+            run(only_member(config, member), args.tta)
+    leave_process_group()
 
 
 def only_member(config: Config, member: str) -> Config:
@@ -79,6 +86,7 @@ def draw_predictions(config: Config, args: argparse.Namespace) -> None:
     """Turn on mmseg's painted images."""
     hook = config.default_hooks.visualization
     hook.draw = True
+    hook.interval = 1
     if args.show:
         hook.show = True
         hook.wait_time = args.wait_time

@@ -2,7 +2,14 @@
 
 from mmengine.runner import Runner
 
-from mmseg_adm.cli import add_runner_flags, config_parser, enable_amp, load_config, prepare_runner
+from mmseg_adm.cli import (
+    add_runner_flags,
+    config_parser,
+    enable_amp,
+    leave_process_group,
+    load_config,
+    prepare_runner,
+)
 from mmseg_adm.datasets.checks import check_data_paths
 
 
@@ -26,6 +33,7 @@ def main() -> None:
     config.resume = args.resume
     check_data_paths(config)
     Runner.from_cfg(config).train()
+    leave_process_group()
 
 
 if __name__ == '__main__':

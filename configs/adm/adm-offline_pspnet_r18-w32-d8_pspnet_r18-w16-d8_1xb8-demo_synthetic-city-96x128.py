@@ -5,7 +5,7 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 # The teacher trained alone: configs/pspnet/pspnet_r18-w32-d8_1xb8-demo_synthetic-city-96x128.py
-teacher_checkpoint = '{{$TEACHER_CHECKPOINT:work_dirs/pspnet_r18-w32-d8_1xb8-demo_synthetic-city-96x128/iter_300.pth}}'  # noqa: E501
+teacher_checkpoint = '{{$TEACHER_CHECKPOINT:work_dirs/pspnet_r18-w32-d8_1xb8-demo_synthetic-city-96x128/iter_600.pth}}'  # noqa: E501
 model = dict(
     data_preprocessor=dict(size=_base_.crop_size),
     members=dict(teacher=dict(frozen=True, checkpoint=teacher_checkpoint)),

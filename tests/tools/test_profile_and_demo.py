@@ -88,7 +88,7 @@ def test_the_demo_ends_with_pictures_a_student_and_a_table(tmp_path):
     for tool in ('train.py', 'test.py', 'export_student.py'):
         assert f'$ python tools/{tool}' in done.stdout
     table = done.stdout[done.stdout.index('Teacher and student, trained together') :]
-    for row in ('mIoU', 'teacher - student', 'both predict the same', 'work_dirs/demo/student.pth'):
+    for row in ('mIoU', 'teacher - student', 'same prediction', 'work_dirs/demo/student.pth'):
         assert row in table
     assert (tmp_path / 'work_dirs/demo/student.py').is_file()
     assert len(list((tmp_path / 'work_dirs/demo/pictures').glob('*.png'))) == 3

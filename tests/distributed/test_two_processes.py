@@ -1,0 +1,125 @@
+import json
+import os
+import subprocess
+import sys
+from itertools import islice, pairwise
+from pathlib import Path
+
+import pytest
+import torch
+import worker
+from factory import ROOT, save_segmentor
+from torch.testing import assert_close
+
+from mmseg_adm.datasets import StreamSampler
+from mmseg_adm.models.methods import __all__ as METHODS
+
+# Whose sums over valid positions the ranks have to share; CWD divides by images and channels.
+MASKED = [name for name in worker.METHODS if not name.startswith('cwd')]
+
+
+@pytest.fixture(scope='module')
+def launched(tmp_path_factory):
+    """The folder that two processes wrote their findings into."""
+    folder = tmp_path_factory.mktemp('two_processes')
+    save_segmentor(folder / worker.TEACHER, worker.network(8))
+    result = subprocess.run(
+        [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nnodes=1',
+         f'--nproc_per_node={worker.WORLD_SIZE}', worker.__file__, str(folder)],
+        env=os.environ | {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-3000:]
+    return folder
+
+
+def checkpoint_for(name: str, folder: Path) -> Path | None:
+    return folder / worker.TEACHER if name.endswith(worker.FROZEN) else None
+
+
+def largest_difference(found: dict, expected: dict) -> float:
+    """Over all parameters, relative to the largest gradient."""
+    assert found.keys() == expected.keys()
+    scale = max(gradient.abs().max() for gradient in expected.values())
+    difference = max((found[name] - expected[name]).abs().max() for name in expected)
+    return float(difference / scale)
+
+
+@pytest.fixture(scope='module')
+def joined(launched):
+    """Gradients of one process on the joined batch, by method."""
+    return {
+        name: worker.gradients(
+            worker.distiller(method, checkpoint_for(name, launched)), worker.joined_batch()
+        )
+        for name, method in worker.METHODS.items()
+    }
+
+
+def test_every_method_is_compared():
+    types = {method['type'] for method in worker.METHODS.values()}
+    assert types == {f'mmseg_adm.{name}' for name in METHODS if name != 'DistillationMethod'}
+
+
+def test_ranks_have_unequal_shares_of_labels():
+    batch = worker.joined_batch()
+    ignored = [
+        [
+            (sample.gt_sem_seg.data == 255).float().mean().item()
+            for sample in worker.share_of(batch, rank)['data_samples']
+        ]
+        for rank in range(worker.WORLD_SIZE)
+    ]
+    assert max(ignored[0]) < 0.25
+    assert min(ignored[1]) > 0.75
+
+
+@pytest.mark.parametrize('name', worker.METHODS)
+def test_gradients_are_those_of_the_joined_batch(name, launched, joined):
+    found = torch.load(launched / f'joined_{name}.pth')
+    assert largest_difference(found, joined[name]) < 1e-4
+
+
+@pytest.mark.parametrize('name', MASKED)
+def test_a_divisor_of_each_rank_gives_other_gradients(name, launched, joined):
+    found = torch.load(launched / f'local_{name}.pth')
+    assert largest_difference(found, joined[name]) > 1e-2
+
+
+def test_a_method_starts_and_stops_under_ddp(launched):
+    first, second = (torch.load(launched / f'states_{rank}.pth') for rank in range(2))
+    assert_close(first, second, rtol=0, atol=0)
+    projection = [state['methods.method.projection.weight'] for state in first]
+    student = [state['members.student.decode_head.conv_seg.weight'] for state in first]
+    moved = [not before.equal(after) for before, after in pairwise(projection)]
+    assert moved == [strength > 0 for strength in worker.STRENGTHS]
+    assert all(not before.equal(after) for before, after in pairwise(student))
+
+
+def test_without_its_idle_parameters_ddp_would_refuse(launched):
+    for rank in range(worker.WORLD_SIZE):
+        problem = (launched / 'without_idle' / f'without_idle_{rank}.txt').read_text()
+        assert 'Expected to have finished reduction' in problem
+
+
+@pytest.mark.parametrize(('part', 'skipped'), [('read', 0), ('skipped', 4)])
+def test_the_stream_is_dealt_out(part, skipped, launched):
+    by_rank = [found[part] for found in streams(launched)]
+    dealt = [tuple(position) for pair in zip(*by_rank, strict=True) for position in pair]
+    stream = StreamSampler(range(worker.SIZE_OF_DATA), seed=3)
+    start = skipped * worker.WORLD_SIZE
+    assert dealt == [tuple(position) for position in islice(stream, start, start + len(dealt))]
+
+
+def test_ranks_draw_one_seed(launched):
+    first, second = (found['drawn seed'] for found in streams(launched))
+    assert first == second
+
+
+def streams(folder: Path) -> list[dict]:
+    """What each rank read."""
+    paths = [folder / f'stream_{rank}.json' for rank in range(worker.WORLD_SIZE)]
+    return [json.loads(path.read_text()) for path in paths]

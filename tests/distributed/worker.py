@@ -1,0 +1,165 @@
+"""One of two processes: ``torchrun --nproc_per_node=2 worker.py FOLDER``.
+
+Runs every check that needs a process group and writes what it found into the folder, where
+test_two_processes.py reads it; that file also calls the functions here in one process.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import timedelta
+from itertools import islice
+from pathlib import Path
+from unittest.mock import patch
+
+import torch
+from mmengine.dist import get_rank, get_world_size
+from mmengine.model import MMDistributedDataParallel
+from mmengine.optim import build_optim_wrapper
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from factory import build, distiller_config, raw_batch, segmentor
+
+from mmseg_adm.datasets import StreamSampler
+from mmseg_adm.models import KnowledgeDistiller
+from mmseg_adm.models.step import DistillationStep
+
+WORLD_SIZE = 2
+IMAGES_EACH = 2
+IGNORED_SHARE = (0.1, 0.8)  # by rank
+STRENGTHS = (0.0, 1.0, 0.0)
+SIZE_OF_DATA = 7
+TEACHER = 'teacher.pth'
+FROZEN = 'frozen'  # how the names of cases with a frozen teacher end
+
+METHODS = {
+    'adm': dict(type='mmseg_adm.ADM'),
+    'adm-modulation': dict(type='mmseg_adm.ADM', consensus='modulation', divergence='modulation'),
+    'adm-repulsion-logits': dict(type='mmseg_adm.ADM', divergence='repulsion', at='logits'),
+    'dml': dict(type='mmseg_adm.DML'),
+    'kd': dict(type='mmseg_adm.KD'),
+    'kd-frozen': dict(type='mmseg_adm.KD', tau=2.0),
+    'cwd-logits': dict(type='mmseg_adm.CWD'),
+    'cwd-features': dict(type='mmseg_adm.CWD', at='features', weight=50.0),
+}
+
+
+def network(width: int, **options) -> dict:
+    """A segmentor that computes the same on every share of a batch."""
+    return segmentor(width, norm='GN', dropout=0.0, **options)
+
+
+def distiller(method: dict, checkpoint: Path | None = None) -> nn.Module:
+    """The model of one case, the same on every rank."""
+    teacher = network(8)
+    if checkpoint is not None:
+        teacher.update(frozen=True, checkpoint=str(checkpoint))
+    members = dict(student=network(4), teacher=teacher)
+    return build(distiller_config(dict(method=method), members=members))
+
+
+def joined_batch() -> dict:
+    """What all ranks see together, with unequal shares of ignored labels."""
+    batch = raw_batch(WORLD_SIZE * IMAGES_EACH)
+    generator = torch.Generator().manual_seed(1)
+    for index, sample in enumerate(batch['data_samples']):
+        labels = sample.gt_sem_seg.data
+        share = IGNORED_SHARE[index // IMAGES_EACH]
+        labels[torch.rand(labels.shape, generator=generator) < share] = 255
+    return batch
+
+
+def share_of(batch: dict, rank: int) -> dict:
+    """The images of one rank."""
+    own = slice(rank * IMAGES_EACH, (rank + 1) * IMAGES_EACH)
+    return {key: values[own] for key, values in batch.items()}
+
+
+def gradients(model: nn.Module, batch: dict) -> dict[str, Tensor]:
+    """Gradients of one training step, by the names of the distiller's parameters."""
+    plain = model.module if isinstance(model, MMDistributedDataParallel) else model
+    data = plain.data_preprocessor(batch, True)
+    total, _ = plain.parse_losses(model(**data, mode='loss'))
+    total.backward()
+    return {name: value.grad.clone() for name, value in plain.named_parameters()}
+
+
+def distributed(model: nn.Module) -> MMDistributedDataParallel:
+    """The wrapper that the tools use on a CPU, as it is: no find_unused_parameters."""
+    return MMDistributedDataParallel(model, broadcast_buffers=False, device_ids=None)
+
+
+def compare_gradients(folder: Path, divisor: str) -> None:
+    """Write the averaged gradients of every case, which are those of rank 0."""
+    batch = share_of(joined_batch(), get_rank())
+    for name, method in METHODS.items():
+        checkpoint = folder / TEACHER if name.endswith(FROZEN) else None
+        found = gradients(distributed(distiller(method, checkpoint)), batch)
+        if get_rank() == 0:
+            torch.save(found, folder / f'{divisor}_{name}.pth')
+
+
+def start_and_stop(folder: Path) -> None:
+    """Train over the start and the stop of a method that has parameters of its own."""
+    model = distributed(distiller(METHODS['adm']))
+    optimizer = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1))
+    optim_wrapper = build_optim_wrapper(model, optimizer)
+    batch = joined_batch()
+    states = [clone_of(model.module)]
+    for strength in STRENGTHS:
+        model.module.methods.method.strength = strength
+        model.train_step(share_of(batch, get_rank()), optim_wrapper)
+        states.append(clone_of(model.module))
+    torch.save(states, folder / f'states_{get_rank()}.pth')
+
+
+def clone_of(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in model.named_parameters()}
+
+
+def without_idle_parameters(folder: Path) -> None:
+    """The same start without the zeros that keep a method's parameters in the graph."""
+    problem = 'none'
+    with patch.object(KnowledgeDistiller, '_idle_parameters', lambda self, active: {}):
+        try:
+            start_and_stop(folder)
+        except RuntimeError as error:
+            problem = str(error)
+    (folder / f'without_idle_{get_rank()}.txt').write_text(problem)
+
+
+def read_stream(folder: Path) -> None:
+    """Write what this rank reads of the data stream, also after skipping, and its seed."""
+    sampler = StreamSampler(range(SIZE_OF_DATA), seed=3)
+    skipped = StreamSampler(range(SIZE_OF_DATA), seed=3)
+    skipped.skip(4)
+    found = {
+        'read': list(islice(sampler, 12)),
+        'skipped': list(islice(skipped, 12)),
+        'drawn seed': StreamSampler(range(SIZE_OF_DATA)).seed,
+    }
+    (folder / f'stream_{get_rank()}.json').write_text(json.dumps(found))
+
+
+def main() -> None:
+    """Run the checks, those that leave DDP in pieces last."""
+    folder = Path(sys.argv[1])
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group('gloo', timeout=timedelta(seconds=60))
+    assert get_world_size() == WORLD_SIZE
+    read_stream(folder)
+    compare_gradients(folder, 'joined')
+    with patch.object(DistillationStep, 'over_ranks', staticmethod(lambda total: total)):
+        compare_gradients(folder, 'local')
+    start_and_stop(folder)
+    without_idle = folder / 'without_idle'
+    without_idle.mkdir(exist_ok=True)
+    without_idle_parameters(without_idle)
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == '__main__':
+    main()
