@@ -13,7 +13,6 @@ from mmengine.config import Config
 from torch.testing import assert_close
 
 from mmseg_adm.checkpoint import read_checkpoint
-from mmseg_adm.stack import check_stack
 
 OFFLINE = DEMO.with_name(DEMO.name.replace('adm_', 'adm-offline_', 1))
 TEACHER_ALONE = ROOT / 'configs/pspnet/pspnet_r18-w32-d8_1xb8-demo_synthetic-city-96x128.py'
@@ -230,12 +229,6 @@ def test_test_time_augmentation_predicts_otherwise(member, tools, tested, augmen
     assert any((other[name] != plain[name]).any() for name in plain)
 
 
-@pytest.mark.xfail(
-    check_stack() == 'openmmlab',
-    strict=True,
-    raises=AssertionError,
-    reason='there the hook paints every 50th image unless its interval is set to 1',
-)
 @pytest.mark.parametrize('member', MEMBERS)
 def test_painted_images(member, tools, augmented, city):
     painted = {path.name: path for path in (tools.folder / 'painted' / member).rglob('test_*.png')}
