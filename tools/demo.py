@@ -60,7 +60,7 @@ def closing_table(work_dir: Path, student: Path, minutes: float) -> Table:
     pictures = sorted((work_dir / 'pictures').glob('*.png'), key=lambda path: path.stat().st_mtime)
     table = Table(title=f'Teacher and student, trained together with ADM in {minutes:.1f} min')
     table.add_column('')
-    table.add_column('student', justify='right')
+    table.add_column('student', justify='right', overflow='fold')
     table.add_column('teacher', justify='right')
     for name, key in (('mIoU', 'mIoU'), ('pixel accuracy', 'aAcc')):
         table.add_row(name, *(f'{metrics[f"{member}/{key}"]:.2f}' for member in

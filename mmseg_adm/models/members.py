@@ -73,8 +73,11 @@ def build_member(name: str, config: dict) -> nn.Module | FrozenMember:
     if not checkpoint:
         return network
 
-    path = local_path(checkpoint)
-    weights = weights_of(read_checkpoint(path))
+    try:
+        path = local_path(checkpoint)
+        weights = weights_of(read_checkpoint(path))
+    except (FileNotFoundError, ValueError) as error:
+        raise type(error)(f"member '{name}': {error}") from None
     check_state_dict(network, weights, f"the checkpoint of member '{name}', {path},")
     network.load_state_dict(weights)
     print_log(f"Loaded member '{name}' from {path}", logger='current')
