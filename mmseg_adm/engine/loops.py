@@ -142,7 +142,8 @@ class _MembersLoop:
             self.runner.logger.info(f'Evaluating member: {name}')
             found = self.evaluators[name].evaluate(size)
             metrics.update(found)
-            if name in self.model.frozen and not self.with_agreement:
+            reusable = name in self.model.frozen and name != self.model.student
+            if reusable and not self.with_agreement:
                 self.known.update(found)
         student, *others = self.members
         for name in others:

@@ -21,7 +21,7 @@ class CWD(DistillationMethod):
 
     ``weight * tau^2 / (B*K) * sum KL(softmax_p(sg t / tau) || softmax_p(s / tau))``, softmax
     over the labelled positions p. Published settings: on logits tau 1, weight 5 for Cityscapes
-    and 10 for ADE20K (MMRazor), tau 4, weight 3 (the authors' code); on features weight 50.
+    and 10 for ADE20K, tau 4, weight 3 (the authors' code); on features weight 50.
 
     Args:
         student: The member that learns.
