@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from mmseg_adm.checkpoint import check_state_dict, install_safe_loading
 from mmseg_adm.registry import MODELS
 
+from .bridge import SharedModule, bridged_teacher, build_bridge, is_bridge
 from .members import FrozenMember, build_member
 from .methods.build import build_method
 from .preprocessor import MembersDataPreprocessor
 from .step import DistillationStep
-from .taps import FeatureTap, decode_head_of, find_classifier, recording
+from .taps import FeatureTap, Recorder, decode_head_of, find_classifier, recording
 
 Result = TypeVar('Result')
 
@@ -30,7 +31,7 @@ class KnowledgeDistiller(BaseModel):
     Args:
         members: Plain segmentor configs by name. Beside mmseg's keys a member may have
             ``frozen`` (bool), ``checkpoint`` (a path, an address or a model-zoo name, loaded
-            strictly) and its own ``data_preprocessor``.
+            strictly) and its own ``data_preprocessor``; or be a ``mmseg_adm.TeacherBridge``.
         methods: Method configs by name. The names prefix the logged losses and are what
             ``--cfg-options`` and the schedule refer to; ``None`` drops an inherited one, here
             and in ``members``.
@@ -61,11 +62,16 @@ class KnowledgeDistiller(BaseModel):
             name: ConfigDict(config) for name, config in members.items() if config is not None
         }
         _check_names(members, methods)
+        bridges = {name: config for name, config in members.items() if is_bridge(config)}
         own_preprocessors = {
             name: MMSEG_MODELS.build(config.pop('data_preprocessor'))
             for name, config in members.items()
-            if config.get('data_preprocessor')
+            if name not in bridges and config.get('data_preprocessor')
         }
+        for name, config in bridges.items():
+            # A bridge goes on from what its teacher has seen.
+            if bridged_teacher(config) in own_preprocessors:
+                own_preprocessors[name] = own_preprocessors[bridged_teacher(config)]
         if own_preprocessors:
             everyone = len(own_preprocessors) == len(members)
             self.data_preprocessor = MembersDataPreprocessor(
@@ -75,11 +81,15 @@ class KnowledgeDistiller(BaseModel):
         self.members = ModuleDict()
         self.frozen: dict[str, FrozenMember] = {}
         for name, config in members.items():
+            if name in bridges:
+                continue
             member = build_member(name, config)
             if isinstance(member, FrozenMember):
                 self.frozen[name] = member
             else:
                 self.members[name] = member
+        for name, config in bridges.items():
+            self.members[name] = build_bridge(name, config, members, self.frozen)
         if student not in members:
             raise ValueError(f"student='{student}' is not a member: {', '.join(members)}")
         if not self.members:
@@ -134,12 +144,13 @@ class KnowledgeDistiller(BaseModel):
         active = {name: method for name, method in self.methods.items() if method.strength > 0}
         with recording(self._taps()):
             losses = {}
-            for name, network in self.members.items():
-                member_losses = network(_view(inputs, name), _view(data_samples, name), mode='loss')
-                losses.update({f'{name}.{key}': value for key, value in member_losses.items()})
+            # First, because a bridge goes on from what its frozen teacher has computed.
             for name, member in self.frozen.items():
                 if any(name in method.reads() for method in active.values()):
                     member(_view(inputs, name))
+            for name, network in self.members.items():
+                member_losses = network(_view(inputs, name), _view(data_samples, name), mode='loss')
+                losses.update({f'{name}.{key}': value for key, value in member_losses.items()})
             if active:
                 step = self._step(_view(data_samples, self.student))
                 for name, method in active.items():
@@ -232,8 +243,10 @@ class KnowledgeDistiller(BaseModel):
     def _taps_by_member(self) -> dict[str, dict[str, FeatureTap]]:
         return self._trained_taps | {name: member.taps for name, member in self.frozen.items()}
 
-    def _taps(self) -> list[FeatureTap]:
-        return [tap for taps in self._taps_by_member().values() for tap in taps.values()]
+    def _taps(self) -> list[Recorder]:
+        members = self._taps_by_member().values()
+        shared = (each for each in self.members.modules() if isinstance(each, SharedModule))
+        return [*(tap for taps in members for tap in taps.values()), *shared]
 
     def _step(self, data_samples: list) -> DistillationStep:
         labels = torch.stack([sample.gt_sem_seg.data for sample in data_samples]).squeeze(1)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from mmengine.dist import all_reduce, get_world_size
 from torch import Tensor
 
+from .losses import labelled_weight, weighted_cross_entropy
 from .losses.reduction import resize
 from .taps import FeatureTap
 
@@ -31,7 +32,7 @@ class DistillationStep:
         self._taps = taps
         self.labels = labels
         self.ignore_index = ignore_index
-        self._valid: dict[tuple[int, int], Tensor] = {}
+        self._labels: dict[tuple[int, int], Tensor] = {}
         self._valid_count: dict[tuple[int, int], Tensor] = {}
 
     def read(self, member: str, point: str) -> Tensor:
@@ -62,13 +63,17 @@ class DistillationStep:
         # forward() instead of a call: the taps' hooks would take this for the member's own pass.
         return self._taps[member]['logits'].classifier.forward(features)
 
+    def labels_like(self, maps: Tensor) -> Tensor:
+        """Labels (B, h, w), int64, nearest-resized to ``maps``."""
+        size = (maps.shape[-2], maps.shape[-1])
+        if size not in self._labels:
+            labels = self.labels[:, None].float()  # exact for whatever a label map can hold
+            self._labels[size] = F.interpolate(labels, size=size, mode='nearest')[:, 0].long()
+        return self._labels[size]
+
     def valid(self, maps: Tensor) -> Tensor:
         """Boolean (B, h, w): where the labels, nearest-resized to ``maps``, count."""
-        size = (maps.shape[-2], maps.shape[-1])
-        if size not in self._valid:
-            labelled = (self.labels != self.ignore_index)[:, None].float()
-            self._valid[size] = F.interpolate(labelled, size=size, mode='nearest')[:, 0] > 0
-        return self._valid[size]
+        return self.labels_like(maps) != self.ignore_index
 
     def valid_count(self, maps: Tensor) -> Tensor:
         """The number of valid positions as a divisor: see :meth:`over_ranks`."""
@@ -96,6 +101,39 @@ class DistillationStep:
         return total / get_world_size()
 
     @staticmethod
+    def sum_over_ranks(values: Tensor) -> Tensor:
+        """``values`` added up over the processes, with gradient to all of them.
+
+        For losses of the joined batch that are no sums: each process then computes the same
+        loss, and the average of the ranks' gradients is its gradient.
+        """
+        return values if get_world_size() == 1 else _SumOverRanks.apply(values)
+
+    def cross_entropy(self, logits: Tensor, weight: Tensor | None = None) -> Tensor:
+        """:func:`weighted_cross_entropy` of this batch; without ``weight`` the plain one."""
+        if weight is None:
+            weight = torch.ones_like(self.labels, dtype=torch.float32)
+        normalizer = None  # in one process: the loss's own
+        if self.distributed:
+            total = labelled_weight(weight, self.labels, self.ignore_index).sum()
+            normalizer = self.over_ranks(total)
+        return weighted_cross_entropy(logits, self.labels, weight, self.ignore_index, normalizer)
+
+    @staticmethod
     def match_size(maps: Tensor, like: Tensor) -> Tensor:
         """``maps`` in float32, resized bilinearly to the height and width of ``like``."""
         return resize(maps.float(), like.shape[-2:])
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """An all-reduce whose gradient is an all-reduce."""
+
+    @staticmethod
+    def forward(ctx: object, values: Tensor) -> Tensor:
+        total = values.detach().clone()
+        all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: object, *gradients: Tensor) -> Tensor:
+        return _SumOverRanks.apply(gradients[0])

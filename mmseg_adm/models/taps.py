@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from contextlib import contextmanager
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -94,8 +96,17 @@ class FeatureTap:
         self._value = fed[-1] if fed else inputs[0]
 
 
+class Recorder(Protocol):
+    """What captures while it records, and can let go."""
+
+    recording: bool
+
+    def clear(self) -> None:
+        """Release what is held."""
+
+
 @contextmanager
-def recording(taps: list[FeatureTap]):
+def recording(taps: Sequence[Recorder]):
     """Let ``taps`` capture inside the block, and release what they hold when it ends."""
     for tap in taps:
         tap.recording = True
@@ -152,20 +163,34 @@ def find_module(network: nn.Module, path: str) -> nn.Module:
     return modules[path]
 
 
-def channels_at(network: nn.Module, point: str, probe_size: tuple[int, int] = (128, 128)) -> int:
-    """How many channels a point has; for a module path found by one forward pass on zeros."""
+def channels_at(network: nn.Module, point: str) -> int:
+    """How many channels a point has."""
     if point == 'features':
         return find_classifier(network).in_channels
     if point == 'logits':
         return find_classifier(network).out_channels
-    tap = FeatureTap(network, point)
+    return map_shapes(network, [point])[point][0]
+
+
+def map_shapes(
+    network: nn.Module, points: Sequence[str], probe_size: tuple[int, int] = (128, 128)
+) -> dict[str, tuple[int, int, int]]:
+    """(C, h, w) at several points, found by one forward pass on zeros of ``probe_size``.
+
+    Raises:
+        ValueError: If the network has no such point.
+        TypeError: If a point yields no map.
+    """
+    taps = {point: FeatureTap(network, point) for point in points}
     was_training = network.training
     parameter = next(network.parameters())
     try:
         network.eval()
-        with torch.no_grad(), recording([tap]):
+        with torch.no_grad(), recording(list(taps.values())):
             network(parameter.new_zeros(1, 3, *probe_size))
-            return tap.value.shape[1]
+            shapes = [tap.value.shape for tap in taps.values()]
     finally:
         network.train(was_training)
-        tap.remove()
+        for tap in taps.values():
+            tap.remove()
+    return {point: (c, h, w) for point, (_, c, h, w) in zip(points, shapes, strict=True)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -11,6 +11,11 @@ from mmengine.runner import Runner
 from mmseg_adm.engine.unwrap import unwrapped
 from mmseg_adm.registry import HOOKS
 
+RAMPS: dict[str, Callable[[float], float]] = {
+    'linear': lambda x: x,
+    'cosine': lambda x: 0.5 * (1 - math.cos(math.pi * x)),
+    'exponential': lambda x: math.exp(-5 * (1 - x) ** 2),
+}
 OPTIONS = ('start', 'ramp', 'ramp_iters', 'stop')
 
 
@@ -26,7 +31,8 @@ def method_strength(
     Args:
         iteration: Counted from 0.
         start: The first iteration in which the method runs.
-        ramp: ``'linear'`` or ``'cosine'``: how the factor rises to 1; ``None`` jumps.
+        ramp: How the factor rises to 1, with x from 0 to 1: ``'linear'``, ``'cosine'`` or
+            ``'exponential'``, exp(-5 (1 - x)^2); ``None`` jumps.
         ramp_iters: In how many iterations.
         stop: The first iteration in which it no longer runs.
     """
@@ -34,8 +40,7 @@ def method_strength(
         return 0.0
     if ramp is None or iteration - start + 1 >= ramp_iters:
         return 1.0
-    progress = (iteration - start + 1) / ramp_iters
-    return progress if ramp == 'linear' else 0.5 * (1 - math.cos(math.pi * progress))
+    return RAMPS[ramp]((iteration - start + 1) / ramp_iters)
 
 
 @HOOKS.register_module()
@@ -93,7 +98,8 @@ def _check(name: str, **options: object) -> None:
                 f"the schedule of '{name}' has no option '{option}': {', '.join(OPTIONS)}"
             )
         if option == 'ramp':
-            valid, expected = value in ('linear', 'cosine', None), "'linear', 'cosine' or None"
+            valid = value is None or value in RAMPS
+            expected = f'{", ".join(map(repr, RAMPS))} or None'
         else:
             optional = option == 'stop' and value is None
             valid, expected = optional or (isinstance(value, int) and value >= 0), 'an integer >= 0'

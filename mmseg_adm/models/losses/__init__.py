@@ -6,8 +6,26 @@ replaces the divisor, for callers that average over several processes; a zero di
 a differentiable zero.
 """
 
+from .attention import (
+    attention,
+    attention_transfer,
+    diversity,
+    flattened,
+    shifted_attention,
+    unit_distance,
+)
 from .channel import channel_wise_divergence
+from .correlation import inter_class_correlation, intra_class_correlation
+from .ensemble import mean_target, min_logit_target, naive_target
 from .pixel import labelled_weight, pixel_kl, weighted_cross_entropy
+from .regression import feature_error
+from .relation import (
+    affinity,
+    class_similarity,
+    intra_class_variation,
+    node_pairs,
+    pairwise_affinity,
+)
 from .similarity import (
     alignment_loss,
     centre_over_classes,
@@ -19,19 +37,40 @@ from .similarity import (
     repulsion_loss,
     similarity_map,
 )
+from .switching import distribution_distance, label_distance, switching_threshold
 
 __all__ = [
+    'affinity',
     'alignment_loss',
+    'attention',
+    'attention_transfer',
     'centre_over_classes',
     'channel_wise_divergence',
+    'class_similarity',
     'consensus_alignment',
     'consensus_weight',
     'cosine_distance',
+    'distribution_distance',
     'divergence_repulsion',
     'divergence_weight',
+    'diversity',
+    'feature_error',
+    'flattened',
+    'inter_class_correlation',
+    'intra_class_correlation',
+    'intra_class_variation',
+    'label_distance',
     'labelled_weight',
+    'mean_target',
+    'min_logit_target',
+    'naive_target',
+    'node_pairs',
+    'pairwise_affinity',
     'pixel_kl',
     'repulsion_loss',
+    'shifted_attention',
     'similarity_map',
+    'switching_threshold',
+    'unit_distance',
     'weighted_cross_entropy',
 ]

@@ -19,6 +19,18 @@ def check_pair(student: Tensor, teacher: Tensor, valid: Tensor | None = None) ->
         check_valid(valid, student)
 
 
+def check_positions(student: Tensor, teacher: Tensor, valid: Tensor | None = None) -> None:
+    """As :func:`check_pair`, for losses that let the widths differ."""
+    shapes = [(len(maps), *maps.shape[-2:]) for maps in (student, teacher)]
+    if student.dim() != 4 or teacher.dim() != 4 or shapes[0] != shapes[1]:
+        raise ValueError(
+            'student and teacher must both be (B, C, h, w), with equal B, h and w, '
+            f'got {tuple(student.shape)} and {tuple(teacher.shape)}: resize one of them first'
+        )
+    if valid is not None:
+        check_valid(valid, student)
+
+
 def check_valid(valid: Tensor, reference: Tensor) -> None:
     """Raise ``ValueError`` unless ``valid`` is a boolean (B, h, w) mask of ``reference``."""
     expected = (reference.shape[0], *reference.shape[-2:])

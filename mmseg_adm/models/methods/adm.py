@@ -16,10 +16,8 @@ from ..losses import (
     consensus_weight,
     cosine_distance,
     divergence_weight,
-    labelled_weight,
     repulsion_loss,
     similarity_map,
-    weighted_cross_entropy,
 )
 from ..step import DistillationStep
 from ..taps import channels_at
@@ -166,7 +164,7 @@ class ADM(DistillationMethod):
         if self.divergence == 'modulation':
             return self._modulated(step, self.teacher, weight)
         if self.divergence == 'weighting':
-            return self._cross_entropy(step, step.read(self.teacher, 'logits'), weight)
+            return step.cross_entropy(step.read(self.teacher, 'logits'), weight)
         # The same values once more, with gradient to the teacher in place of the student.
         similarity = similarity_map(student.detach(), teacher)
         weight = weight * valid
@@ -176,16 +174,7 @@ class ADM(DistillationMethod):
         """Cross entropy of the member's classifier on its features scaled by ``weight``."""
         features = step.read(member, 'features')
         scale = step.match_size(weight[:, None], like=features).to(features.dtype)
-        everywhere = torch.ones_like(step.labels, dtype=torch.float32)
-        return self._cross_entropy(step, step.classify(member, scale * features), everywhere)
-
-    @staticmethod
-    def _cross_entropy(step: DistillationStep, logits: Tensor, weight: Tensor) -> Tensor:
-        normalizer = None  # in one process: the loss's own
-        if step.distributed:
-            total = labelled_weight(weight, step.labels, step.ignore_index).sum()
-            normalizer = step.over_ranks(total)
-        return weighted_cross_entropy(logits, step.labels, weight, step.ignore_index, normalizer)
+        return step.cross_entropy(step.classify(member, scale * features))
 
     @staticmethod
     def _spread(similarity: Tensor, valid: Tensor) -> dict[str, Tensor]:

@@ -24,8 +24,11 @@ class DistillationMethod(nn.Module):
 
     # Set by DistillScheduleHook, in [0, 1]: scales every loss; at 0 the method does not run.
     strength: float = 1.0
-    # What to do instead where a member that it trains is frozen.
+    # The members that must not be updated by the batch that just ran; of those in may_pause().
+    paused: frozenset[str] = frozenset()
+    # What to do instead where a member that it trains is frozen, or one that it reads is missing.
     frozen_advice: str = ''
+    missing_advice: str = ''
 
     def reads(self) -> dict[str, tuple[str, ...]]:
         """The points that are tapped, by member."""
@@ -34,6 +37,10 @@ class DistillationMethod(nn.Module):
     def updates(self) -> tuple[str, ...]:
         """The members that receive gradient."""
         raise NotImplementedError
+
+    def may_pause(self) -> tuple[str, ...]:
+        """The members that it may exempt from the update of a batch; nobody by default."""
+        return ()
 
     def setup(self, networks: Mapping[str, nn.Module]) -> None:
         """Build what depends on the networks (projections); nothing by default.
@@ -59,6 +66,13 @@ def positive(option: str, value: float) -> float:
     if non_negative(option, value) == 0:
         raise ValueError(f'{option} must be greater than 0')
     return float(value)
+
+
+def several(option: str, names: Sequence[str]) -> tuple[str, ...]:
+    """``names`` as a tuple, or a ``ValueError`` unless they are two or more different ones."""
+    if isinstance(names, str) or len(set(names)) < 2 or len(set(names)) < len(names):
+        raise ValueError(f'{option} must be two or more different ones, got {names!r}')
+    return tuple(names)
 
 
 def one_of(option: str, value: Choice, choices: Sequence[Choice]) -> Choice:

@@ -60,7 +60,9 @@ def _check_members(
 ) -> None:
     for name in (*method.reads(), *method.updates()):
         if name not in networks:
-            raise ValueError(f"'{name}' is not a member: {', '.join(networks)}")
+            raise ValueError(
+                f"'{name}' is not a member: {', '.join(networks)}. {method.missing_advice}".rstrip()
+            )
     if len(method.reads()) < 2:
         raise ValueError(f"'{next(iter(method.reads()))}' cannot teach itself: name two members")
     for name in method.updates():

@@ -10,7 +10,7 @@ from mmseg_adm.registry import MODELS
 
 from ..losses import pixel_kl
 from ..step import DistillationStep
-from .base import DistillationMethod, non_negative, positive
+from .base import DistillationMethod, non_negative, positive, several
 
 
 @MODELS.register_module()
@@ -36,9 +36,7 @@ class DML(DistillationMethod):
         weight: float = 1.0,
     ) -> None:
         super().__init__()
-        self.members = tuple(members)
-        if len(set(self.members)) < 2 or len(set(self.members)) < len(self.members):
-            raise ValueError(f'members must be two or more different ones, got {self.members}')
+        self.members = several('members', members)
         self.tau = positive('tau', tau)
         self.weight = non_negative('weight', weight)
 

@@ -1,0 +1,257 @@
+"""A frozen teacher with a last stage and a decode head that train: SOKD's bridge."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from mmengine.config import ConfigDict
+from mmseg.models.backbones import MixVisionTransformer, MobileNetV2, ResNet, SwinTransformer
+from mmseg.registry import MODELS as MMSEG_MODELS
+from torch import Tensor, nn
+
+from .members import MEMBER_OPTIONS, FrozenMember
+from .taps import find_module
+
+BRIDGE = 'mmseg_adm.TeacherBridge'
+OPTIONS = ('type', 'teacher', 'split', 'init')
+
+
+class SharedModule(nn.Module):
+    """Stands in a bridge for a module of the frozen teacher that both share.
+
+    While the taps record, it keeps what the teacher's module returned and returns that; so the
+    shared stages run once a step. Without it (evaluation of the bridge alone) it runs them.
+
+    Args:
+        module: The teacher's.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        # Not a child: its weights are neither trained nor saved here.
+        self._shared = (module,)
+        self.recording = False
+        self._kept: Any = None
+        module.register_forward_hook(self._keep)
+
+    def __deepcopy__(self, memo: dict) -> SharedModule:
+        """Share it with an averaged copy of the bridge, as the frozen member itself is shared."""
+        return self
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the teacher's module returned in this step, else what it returns now."""
+        if self._kept is not None:
+            return self._kept
+        with torch.no_grad():
+            return self._shared[0](*args, **kwargs)
+
+    def clear(self) -> None:
+        """Release what was kept."""
+        self._kept = None
+
+    def _keep(self, module: nn.Module, inputs: tuple, output: Any) -> None:
+        if self.recording:
+            self._kept = output
+
+
+def is_bridge(config: Mapping) -> bool:
+    """Whether a member's config asks for a bridge."""
+    return config.get('type') == BRIDGE
+
+
+def bridged_teacher(config: Mapping) -> str:
+    """The member that a bridge extends."""
+    return config.get('teacher', 'teacher')
+
+
+def plain_bridge(config: Mapping, members: Mapping[str, Mapping]) -> ConfigDict:
+    """The plain segmentor config of a bridge: its teacher's, without auxiliary heads."""
+    plain = ConfigDict(copy.deepcopy(members[bridged_teacher(config)]))
+    for option in (*MEMBER_OPTIONS, 'auxiliary_head'):
+        plain.pop(option, None)
+    return plain
+
+
+def build_bridge(
+    name: str,
+    config: Mapping,
+    members: Mapping[str, Mapping],
+    frozen: Mapping[str, FrozenMember],
+) -> nn.Module:
+    """Build a bridge: a segmentor whose backbone is the frozen teacher's up to the split.
+
+    Args:
+        name: The member's name, for messages.
+        config: ``teacher``, the frozen member that it extends; ``split``, the path within the
+            backbone of the first module that trains, by default the last stage; ``init``,
+            ``'fresh'`` (random, as in the paper's code) or ``'teacher'`` (a copy).
+        members: All member configs.
+        frozen: The frozen members.
+
+    Raises:
+        ValueError: If the teacher is not frozen, an option is wrong, or the backbone cannot be
+            split there.
+    """
+    try:
+        _check(config)
+        teacher = bridged_teacher(config)
+        if teacher not in frozen:
+            raise ValueError(
+                f"it extends '{teacher}', which must be a frozen member with a checkpoint: "
+                f"model.members.{teacher}=dict(frozen=True, checkpoint='...')"
+            )
+        source: Any = frozen[teacher].network
+        split = config.get('split') or _last_stage(source.backbone)
+        plain = plain_bridge(config, members)
+        plain.pop('data_preprocessor', None)
+        bridge = _copy_of(source, plain, config.get('init', 'fresh'))
+        _share(bridge, source, split)
+        _check_equal(bridge, source, split)
+    except ValueError as error:
+        raise ValueError(f"member '{name}' (TeacherBridge): {error}") from None
+    bridge.is_init = True
+    return bridge
+
+
+def _check(config: Mapping) -> None:
+    for option in config:
+        if option not in OPTIONS:
+            raise ValueError(f"no option '{option}'. Its options: {', '.join(OPTIONS[1:])}")
+    if config.get('init', 'fresh') not in ('fresh', 'teacher'):
+        raise ValueError(f"init must be 'fresh' or 'teacher', got {config.get('init')!r}")
+
+
+def _last_stage(backbone: Any) -> str:
+    """Where the stage after the second to last output begins."""
+    if isinstance(backbone, ResNet):
+        return backbone.res_layers[-1]
+    if isinstance(backbone, MobileNetV2):
+        # Several layers make a stage: those after the second to last that is put out.
+        return backbone.layers[sorted(backbone.out_indices)[-2] + 1]
+    if isinstance(backbone, MixVisionTransformer):
+        return f'layers.{len(backbone.layers) - 1}'
+    if isinstance(backbone, SwinTransformer):
+        return f'stages.{len(backbone.stages) - 1}'
+    raise ValueError(
+        f'where the last stage of a {type(backbone).__name__} begins is not known. Set split to '
+        f'one of its modules ({", ".join(name for name, _ in backbone.named_children())}, or one '
+        'inside them), take a teacher with a ResNet, MobileNetV2, MixVisionTransformer or '
+        'SwinTransformer, or an offline method that needs no bridge (mmseg_adm.KD, CWD)'
+    )
+
+
+def _copy_of(source: nn.Module, plain: ConfigDict, init: str) -> Any:
+    if init == 'fresh':
+        _without_pretrained(plain)
+    bridge = MMSEG_MODELS.build(plain)
+    if init == 'fresh':
+        bridge.init_weights()
+    else:
+        own = bridge.state_dict()
+        bridge.load_state_dict({k: v for k, v in source.state_dict().items() if k in own})
+    return bridge
+
+
+def _without_pretrained(config: ConfigDict) -> None:
+    """A pretrained backbone would be downloaded for its first stages, which are shared."""
+    config.pop('pretrained', None)
+    init = config.backbone.get('init_cfg')
+    if isinstance(init, Mapping) and init.get('type') == 'Pretrained':
+        config.backbone.init_cfg = None
+
+
+def _share(bridge: Any, source: Any, split: str) -> None:
+    """Let ``bridge`` use the modules that the teacher's backbone calls before the split."""
+    before = _calls_before(source.backbone, split)
+    for path in before:
+        parent, _, child = path.rpartition('.')
+        holder = find_module(bridge.backbone, parent) if parent else bridge.backbone
+        holder._modules[child] = SharedModule(find_module(source.backbone, path))
+    trained = {id(p) for path, p in bridge.backbone.named_parameters()
+               if '.' in path}  # fmt: skip
+    for parameter in bridge.backbone.parameters():
+        # What the backbone holds itself (position embeddings) comes before the split.
+        if id(parameter) not in trained:
+            parameter.requires_grad_(False)
+
+
+def _calls_before(backbone: nn.Module, split: str) -> list[str]:
+    """Paths of the modules that the backbone's forward calls itself, in order, up to the split.
+
+    Raises:
+        ValueError: If it calls nothing at or below the split.
+    """
+    calls: list[str] = []
+    depth = 0
+
+    def enter(path: str) -> Any:
+        def hook(module: nn.Module, inputs: tuple) -> None:
+            nonlocal depth
+            if depth == 0:
+                calls.append(path)
+            depth += 1
+
+        return hook
+
+    def leave(module: nn.Module, inputs: tuple, output: Any) -> None:
+        nonlocal depth
+        depth -= 1
+
+    handles = []
+    for path, module in backbone.named_modules():
+        if path:
+            handles.append(module.register_forward_pre_hook(enter(path)))
+            handles.append(module.register_forward_hook(leave))
+    try:
+        with torch.no_grad():
+            backbone(_probe(backbone))
+    finally:
+        for handle in handles:
+            handle.remove()
+    for index, path in enumerate(calls):
+        if f'{path}.'.startswith(f'{split}.'):
+            return list(dict.fromkeys(calls[:index]))
+    raise ValueError(
+        f"{type(backbone).__name__} calls no module at '{split}' itself. Set split to one of: "
+        f'{", ".join(dict.fromkeys(calls))}; or take an offline method that needs no bridge '
+        '(mmseg_adm.KD, CWD)'
+    )
+
+
+def _check_equal(bridge: Any, source: Any, split: str) -> None:
+    """With the teacher's weights the bridge must compute what the teacher computes."""
+    own = copy.deepcopy(bridge.state_dict())
+    weights = source.state_dict()
+    shared = [module for module in bridge.modules() if isinstance(module, SharedModule)]
+    was_training = bridge.training
+    images = _probe(source)
+    try:
+        bridge.load_state_dict({key: weights[key] for key in own})
+        bridge.eval()
+        for module in shared:
+            module.recording = True
+        with torch.no_grad():
+            expected = source(images, mode='tensor')
+            # Other images: what it computes must come from what it was handed.
+            found = bridge(torch.zeros_like(images), mode='tensor')
+    finally:
+        for module in shared:
+            module.recording = False
+            module.clear()
+        bridge.load_state_dict(own)
+        bridge.train(was_training)
+    if not torch.allclose(found, expected, rtol=1e-4, atol=1e-5):
+        raise ValueError(
+            f"{type(source.backbone).__name__} cannot be split at '{split}': what comes after it "
+            'reads more than the modules called before it returned. Set split to another module, '
+            'or take an offline method that needs no bridge (mmseg_adm.KD, CWD)'
+        )
+
+
+def _probe(network: nn.Module) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(1, 3, 128, 128, generator=generator)
+    return images.to(next(network.parameters()))

@@ -1,0 +1,131 @@
+"""Losses that compare where a network looks: its spatial attention."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .reduction import check_positions, mask_of, weighted_mean
+
+
+def attention(maps: Tensor, valid: Tensor | None = None) -> Tensor:
+    """``A(F)``: the mean over channels of F^2, flattened: (B, h*w) in float32.
+
+    Zagoruyko and Komodakis, Paying More Attention to Attention (arXiv 1612.03928),
+    with the mean in place of the sum, which the normalisation that follows cancels.
+    Nothing is detached.
+
+    Args:
+        maps: (B, C, h, w).
+        valid: Boolean (B, h, w); other positions are zero.
+    """
+    return (maps.float().square().mean(dim=1) * mask_of(valid, maps)).flatten(1)
+
+
+def flattened(maps: Tensor, valid: Tensor | None = None) -> Tensor:
+    """A whole map as one vector an image: (B, C*h*w) in float32, zero where nothing is valid."""
+    return (maps.float() * mask_of(valid, maps)[:, None]).flatten(1)
+
+
+def unit_distance(
+    student: Tensor, teacher: Tensor, normalizer: Tensor | float | None = None
+) -> Tensor:
+    """``1/B sum_b |s_b/|s_b| - sg t_b/|t_b||^2``, between 0 and 4. Gradient: the student only.
+
+    Args:
+        student: (B, D).
+        teacher: (B, D), detached here.
+        normalizer: The divisor in place of B.
+
+    Raises:
+        ValueError: If the shapes differ.
+    """
+    if student.dim() != 2 or student.shape != teacher.shape:
+        raise ValueError(
+            'student and teacher must both be (B, D) and of equal shape, got '
+            f'{tuple(student.shape)} and {tuple(teacher.shape)}'
+        )
+    student, teacher = (unit(vectors.float()) for vectors in (student, teacher.detach()))
+    distance = (student - teacher).square().sum(dim=1)
+    return weighted_mean(distance, torch.ones_like(distance), normalizer)
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """Vectors (B, D) of length one; zero stays zero."""
+    return F.normalize(vectors, dim=1, eps=1e-8)
+
+
+def attention_transfer(
+    student: Tensor,
+    teacher: Tensor,
+    valid: Tensor | None = None,
+    normalizer: Tensor | float | None = None,
+) -> Tensor:
+    """``1/B sum_b |a(s_b) - sg a(t_b)|^2``, a the attention of unit length (AT).
+
+    Zagoruyko and Komodakis (arXiv 1612.03928), equation 2. The squared distance is the plain
+    mean over positions, which the published weights refer to, times h*w: it does not depend on
+    the resolution. Gradient reaches the student only.
+
+    Args:
+        student: (B, Cs, h, w).
+        teacher: (B, Ct, h, w), detached here; the widths may differ.
+        valid: Boolean (B, h, w); other positions are left out of both.
+        normalizer: The divisor in place of B.
+
+    Raises:
+        ValueError: If shapes disagree.
+    """
+    check_positions(student, teacher, valid)
+    return unit_distance(attention(student, valid), attention(teacher, valid), normalizer)
+
+
+def shifted_attention(maps: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Attention that looks where ``maps`` does not, and the features that would have it (FFSD).
+
+    Li et al., Distilling a Powerful Student Model via Online Knowledge Distillation
+    (arXiv 2103.14473): the shifted attention. With a = A(F), n = |a| and a' = a/n: the target is n - a'
+    where a' is above the (D/3)-th smallest of its D valid entries and a' elsewhere; the
+    features are F + n (target - a') / C. For n stands n * sqrt(64/D), which is n at the
+    paper's D = 8*8 and does not grow with the resolution. No gradient.
+
+    Args:
+        maps: (B, C, h, w), detached here.
+        valid: Boolean (B, h, w); other positions keep their attention, zero, and features.
+
+    Returns:
+        The target (B, h*w) and the features (B, C, h, w), in float32.
+    """
+    maps = maps.detach().float()
+    mask = mask_of(valid, maps).flatten(1)
+    response = attention(maps, valid)
+    count = mask.sum(dim=1, keepdim=True).clamp(min=1)
+    scale = response.norm(dim=1, keepdim=True) * (64 / count).sqrt()
+    response = unit(response)
+    ranked = response.masked_fill(mask == 0, torch.inf).sort(dim=1).values
+    third = (count / 3).floor().clamp(min=1).long() - 1
+    above = (response > ranked.gather(1, third)) & (mask > 0)
+    target = torch.where(above, scale - response, response)
+    change = scale * (target - response) / maps.shape[1]
+    return target, maps + change.unflatten(1, maps.shape[-2:])[:, None]
+
+
+def diversity(
+    student: Tensor,
+    target: Tensor,
+    valid: Tensor | None = None,
+    normalizer: Tensor | float | None = None,
+) -> Tensor:
+    """``mean_valid (A(F)/|A(F)| - sg target)^2``: look where a peer does not (FFSD).
+
+    Li et al. (arXiv 2103.14473). Gradient reaches the student only.
+
+    Args:
+        student: (B, C, h, w).
+        target: (B, h*w), from :func:`shifted_attention` of the peer, detached here.
+        valid: Boolean (B, h, w).
+        normalizer: The divisor in place of the number of valid positions.
+    """
+    error = (unit(attention(student, valid)) - target.detach().float()).square()
+    return weighted_mean(error, mask_of(valid, student).flatten(1), normalizer)

@@ -1,0 +1,94 @@
+"""Losses that ask for correlated predictions instead of equal ones (DIST).
+
+Huang et al., Knowledge Distillation from A Stronger Teacher (arXiv 2205.10536).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .reduction import check_pair, mask_of, weighted_mean
+
+EPS = 1e-6
+
+
+def inter_class_correlation(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    tau: float = 1.0,
+    valid: Tensor | None = None,
+    normalizer: Tensor | float | None = None,
+) -> Tensor:
+    """``tau^2 mean_valid (1 - rho_p)``, rho_p Pearson's correlation over the classes at p.
+
+    The inter-class relation, of ``softmax(zs / tau)`` and ``softmax(sg zt / tau)``. Gradient reaches the
+    student only.
+
+    Args:
+        student_logits: (B, K, h, w).
+        teacher_logits: (B, K, h, w), detached here.
+        tau: Temperature.
+        valid: Boolean (B, h, w).
+        normalizer: The divisor in place of the number of valid positions.
+
+    Raises:
+        ValueError: If shapes disagree.
+    """
+    check_pair(student_logits, teacher_logits, valid)
+    student, teacher = _distributions(student_logits, teacher_logits, tau)
+    # Every distribution has the mean 1/K.
+    mean = 1 / student.shape[1]
+    correlation = F.cosine_similarity(student - mean, teacher - mean, dim=1, eps=EPS)
+    return tau**2 * weighted_mean(1 - correlation, mask_of(valid, student), normalizer)
+
+
+def intra_class_correlation(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    tau: float = 1.0,
+    valid: Tensor | None = None,
+    sum_over_ranks: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """``tau^2 mean_k (1 - rho_k)``, rho_k Pearson's correlation over all valid positions.
+
+    The intra-class relation, of ``softmax(zs / tau)`` and ``softmax(sg zt / tau)``: across the positions of
+    the whole batch, which in several processes is the joined one. Gradient reaches the student
+    only.
+
+    Args:
+        student_logits: (B, K, h, w).
+        teacher_logits: (B, K, h, w), detached here.
+        tau: Temperature.
+        valid: Boolean (B, h, w).
+        sum_over_ranks: Adds a tensor up over processes, with gradient.
+
+    Raises:
+        ValueError: If shapes disagree.
+    """
+    check_pair(student_logits, teacher_logits, valid)
+    mask = mask_of(valid, student_logits)[:, None]
+    maps = torch.stack(_distributions(student_logits, teacher_logits, tau))
+
+    def total(values: Tensor) -> Tensor:
+        summed = (values * mask).sum(dim=(-4, -2, -1))
+        return summed if sum_over_ranks is None else sum_over_ranks(summed)
+
+    count = total(torch.ones_like(maps[0]))
+    centred = maps - (total(maps) / count.clamp(min=1))[:, None, :, None, None]
+    student, teacher = centred
+    products = total(torch.stack([student * teacher, student.square(), teacher.square()]))
+    covariance, *variances = products
+    deviations = [variance.clamp(min=EPS**2).sqrt() for variance in variances]
+    distance = 1 - covariance / (deviations[0] * deviations[1])
+    return tau**2 * weighted_mean(distance, (count > 0).float(), None)
+
+
+def _distributions(student: Tensor, teacher: Tensor, tau: float) -> tuple[Tensor, Tensor]:
+    return (
+        F.softmax(student.float() / tau, dim=1),
+        F.softmax(teacher.detach().float() / tau, dim=1),
+    )

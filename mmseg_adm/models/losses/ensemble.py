@@ -1,0 +1,76 @@
+"""One target out of several networks' logits (KDCL).
+
+Guo et al., Online Knowledge Distillation via Collaborative Learning (CVPR 2020).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .reduction import weighted_mean
+
+
+def naive_target(logits: Sequence[Tensor], labels: Tensor, ignore_index: int = 255) -> Tensor:
+    """The logits of the network that is best on an image: KDCL-Naive.
+
+    Best is who has the lower mean cross entropy over the image's labelled pixels; among equals
+    the first. No gradient.
+
+    Args:
+        logits: Two or more (B, K, h, w).
+        labels: (B, h, w), int64, at the size of the logits.
+        ignore_index: Labels that do not count.
+
+    Raises:
+        ValueError: If shapes disagree.
+    """
+    stacked = _stacked(logits, labels)
+    mask = (labels != ignore_index).float()
+    losses = []
+    for own in stacked:
+        cross_entropy = F.cross_entropy(own, labels, ignore_index=ignore_index, reduction='none')
+        losses.append(torch.stack([
+            weighted_mean(image, weight, None)
+            for image, weight in zip(cross_entropy, mask, strict=True)
+        ]))  # fmt: skip
+    best = torch.stack(losses).argmin(dim=0)
+    return stacked[best, torch.arange(len(labels), device=labels.device)]
+
+
+def min_logit_target(logits: Sequence[Tensor], labels: Tensor, ignore_index: int = 255) -> Tensor:
+    """``z_k = min_m (z_{m,k} - z_{m,y})``: KDCL-MinLogit.
+
+    At each pixel and for each class the network that is least mistaken about it, the logits
+    taken relative to that of the true class. Zero where nothing is labelled. No gradient.
+
+    Arguments and errors as for :func:`naive_target`.
+    """
+    stacked = _stacked(logits, labels)
+    valid = labels != ignore_index
+    true = stacked.gather(2, labels.masked_fill(~valid, 0)[None, :, None].expand(
+        len(stacked), -1, -1, -1, -1
+    ))  # fmt: skip
+    return (stacked - true).min(dim=0).values * valid[:, None]
+
+
+def mean_target(logits: Sequence[Tensor], labels: Tensor, ignore_index: int = 255) -> Tensor:
+    """The mean of the logits: our own plain variant. No gradient.
+
+    Arguments and errors as for :func:`naive_target`.
+    """
+    return _stacked(logits, labels).mean(dim=0)
+
+
+def _stacked(logits: Sequence[Tensor], labels: Tensor) -> Tensor:
+    first = logits[0]
+    expected = (first.shape[0], *first.shape[-2:])
+    if any(own.shape != first.shape for own in logits) or tuple(labels.shape) != expected:
+        raise ValueError(
+            'expected logits of equal shape (B, K, h, w) and labels (B, h, w), got '
+            f'{[tuple(own.shape) for own in logits]} and {tuple(labels.shape)}'
+        )
+    return torch.stack([own.detach().float() for own in logits])

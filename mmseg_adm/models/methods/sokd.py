@@ -1,0 +1,77 @@
+"""SOKD: semi-online knowledge distillation (arXiv 2111.11747)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from mmseg_adm.registry import MODELS
+
+from ..losses import pixel_kl
+from ..step import DistillationStep
+from .base import DistillationMethod, non_negative, positive
+
+
+@MODELS.register_module()
+class SOKD(DistillationMethod):
+    """A bridge between a frozen teacher and its student learns with both.
+
+    The bridge is a member of its own: ``mmseg_adm.TeacherBridge``, the teacher with a last
+    stage and a decode head that train. Beside the cross entropy of student and bridge, with
+    KD at ``tau`` and every target detached:
+
+    ``L_bridge = teacher_weight KD(bridge <- teacher) + student_weight KD(bridge <- student)``,
+    ``L_student = weight KD(student <- bridge)``: the student never imitates the teacher itself.
+
+    Args:
+        student: The member that learns from the bridge.
+        bridge: The member between the two.
+        teacher: The frozen member that the bridge extends.
+        tau: Temperature.
+        weight: Factor of the student's loss.
+        teacher_weight: Factor of what the bridge learns from the teacher.
+        student_weight: Factor of what the bridge learns from the student.
+    """
+
+    missing_advice = (
+        "SOKD needs a frozen teacher with a checkpoint, and a bridge: members=dict(teacher=dict("
+        "frozen=True, checkpoint='...'), bridge=dict(type='mmseg_adm.TeacherBridge'))"
+    )
+
+    def __init__(
+        self,
+        student: str = 'student',
+        bridge: str = 'bridge',
+        teacher: str = 'teacher',
+        tau: float = 4.0,
+        weight: float = 1.0,
+        teacher_weight: float = 1.0,
+        student_weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.student = student
+        self.bridge = bridge
+        self.teacher = teacher
+        self.tau = positive('tau', tau)
+        self.weight = non_negative('weight', weight)
+        self.teacher_weight = non_negative('teacher_weight', teacher_weight)
+        self.student_weight = non_negative('student_weight', student_weight)
+
+    def reads(self) -> dict[str, tuple[str, ...]]:
+        return dict.fromkeys((self.student, self.bridge, self.teacher), ('logits',))
+
+    def updates(self) -> tuple[str, ...]:
+        return (self.student, self.bridge)
+
+    def forward(self, step: DistillationStep) -> dict[str, Tensor]:
+        return {
+            'loss_student': self.weight * self._learn(step, self.student, self.bridge),
+            'loss_bridge_teacher': self.teacher_weight
+            * self._learn(step, self.bridge, self.teacher),
+            'loss_bridge_student': self.student_weight
+            * self._learn(step, self.bridge, self.student),
+        }
+
+    def _learn(self, step: DistillationStep, learner: str, source: str) -> Tensor:
+        logits = step.read(learner, 'logits')
+        target = step.match_size(step.read(source, 'logits'), like=logits)
+        return pixel_kl(logits, target, self.tau, step.valid(logits), step.valid_count(logits))
