@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
 import re
@@ -23,6 +24,8 @@ REMOTE_PREFIXES = (
 )  # fmt: skip
 UNSUPPORTED_PREFIXES = ('pavi://', r'(\S+\:)?s3://', r'(\S+\:)?petrel://')
 SHOWN_KEYS = 5
+# Where a run's checkpoint keeps what it depends on, in its meta.
+RECORD = 'mmseg_adm'
 
 
 def _history_buffer_method(owner: type, name: str) -> object:
@@ -44,6 +47,16 @@ def _safe_globals() -> list:
                      for name in ('core', '_core')]  # fmt: skip
     globals_.append((_history_buffer_method, 'builtins.getattr'))
     return globals_
+
+
+def sha256_of(path: Path) -> str:
+    """Hash of a file, by which a run knows a frozen member again."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def weights_record(member: str) -> str:
+    """The key of a frozen member's hash in a run's record."""
+    return f'weights of {member} (sha256)'
 
 
 def read_checkpoint(path: str | Path, map_location: str | torch.device | None = 'cpu') -> dict:

@@ -138,8 +138,11 @@ def enable_amp(config: Config) -> None:
     """``--amp``: float16 with loss scaling on a GPU, bfloat16 on a CPU.
 
     Raises:
-        ValueError: If the optimiser wrapper is not a plain one.
+        ValueError: If the optimiser wrapper is neither a plain one nor one per group.
     """
+    if config.optim_wrapper.get('constructor') == 'mmseg_adm.GroupOptimWrapperConstructor':
+        config.optim_wrapper.dtype = 'float16' if torch.cuda.is_available() else 'bfloat16'
+        return
     kind = config.optim_wrapper.get('type', 'OptimWrapper')
     if kind in ('AmpOptimWrapper', 'mmseg_adm.CPUAmpOptimWrapper'):
         print_log('AMP training is already enabled in your config.', 'current', level=30)

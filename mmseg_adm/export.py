@@ -8,7 +8,16 @@ from pathlib import Path
 import torch
 from mmengine.config import Config, ConfigDict
 
-from .checkpoint import is_remote, read_checkpoint, weights_of
+from .checkpoint import (
+    RECORD,
+    is_remote,
+    local_path,
+    read_checkpoint,
+    sha256_of,
+    weights_of,
+    weights_record,
+)
+from .models.bridge import bridged_teacher, is_bridge, plain_bridge
 from .models.members import MEMBER_OPTIONS
 
 DISTILLER = 'KnowledgeDistiller'
@@ -35,6 +44,8 @@ def plain_config(config: Config, member: str | None = None) -> Config:
     if member not in model.members:
         raise ValueError(f"'{member}' is not a member: {', '.join(model.members)}")
     plain = ConfigDict(copy.deepcopy(model.members[member]))
+    if is_bridge(plain):
+        plain = plain_bridge(plain, model.members)
     for option in MEMBER_OPTIONS:
         plain.pop(option, None)
     plain.setdefault('data_preprocessor', copy.deepcopy(model.get('data_preprocessor')))
@@ -120,10 +131,12 @@ def export_member(
             f'the model of this config is a {config.model.type}, not a {DISTILLER}: its '
             'checkpoints are plain ones already'
         )
+    member = member or config.model.get('student', 'student')
     plain = plain_config(config, member)
-    weights = plain_checkpoint(
-        read_checkpoint(checkpoint), member or config.model.get('student', 'student')
-    )
+    source = read_checkpoint(checkpoint)
+    weights = plain_checkpoint(source, member)
+    if is_bridge(config.model.members[member]):
+        weights['state_dict'] = _shared_weights(config, member, source) | weights['state_dict']
     target = Path(target).with_suffix('.pth')
     target.parent.mkdir(parents=True, exist_ok=True)
     plain.dump(target.with_suffix('.py'))
@@ -132,6 +145,25 @@ def export_member(
     torch.save(weights, partial)
     partial.replace(target)
     return target
+
+
+def _shared_weights(config: Config, bridge: str, checkpoint: dict) -> dict:
+    """What a bridge shares with its frozen teacher, which no checkpoint of the run holds.
+
+    Raises:
+        ValueError: If the teacher's weights are others than those of the run.
+    """
+    teacher = bridged_teacher(config.model.members[bridge])
+    path = local_path(config.model.members[teacher].checkpoint)
+    record = checkpoint.get('meta', {}).get(RECORD, {})
+    expected = record.get(weights_record(teacher))
+    if expected is not None and expected != sha256_of(path):
+        raise ValueError(
+            f"'{bridge}' was trained on other weights of '{teacher}' than those in {path}: set "
+            f'model.members.{teacher}.checkpoint to the file of the run'
+        )
+    weights = weights_of(read_checkpoint(path))
+    return {key: value for key, value in weights.items() if not key.startswith('auxiliary_head.')}
 
 
 def drop_pretrained(config: dict, remote_only: bool = False) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from mmengine.config import Config
-from mmengine.optim import build_optim_wrapper
+from mmengine.optim import OptimWrapperDict, build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
@@ -83,6 +83,8 @@ def profile_step(config: Config, rounds: int = 10, warmup: int = 2) -> list[Step
     model.init_weights()
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     model.to(device).train()
+    # A paused member costs what it costs: the steps here train nothing.
+    model.pauses_members = True
     names = list(model.methods)
     model.methods['frozen_members'] = _FrozenReader(tuple(model.frozen))
     wrapper = build_optim_wrapper(model, config.optim_wrapper)
@@ -161,8 +163,9 @@ def _resident_bytes(model: KnowledgeDistiller, wrapper) -> int:
     tensors = [*model.parameters(), *model.buffers()]
     for member in model.frozen.values():
         tensors += [*member.network.parameters(), *member.network.buffers()]
-    for state in wrapper.optimizer.state.values():
-        tensors += [value for value in state.values() if isinstance(value, Tensor)]
+    for each in wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]:
+        for state in each.optimizer.state.values():
+            tensors += [value for value in state.values() if isinstance(value, Tensor)]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 

@@ -18,3 +18,6 @@ DATA_SAMPLERS = _child(mmengine_registry.DATA_SAMPLERS, 'mmseg_adm.datasets')
 HOOKS = _child(mmengine_registry.HOOKS, 'mmseg_adm.engine')
 LOOPS = _child(mmengine_registry.LOOPS, 'mmseg_adm.engine')
 OPTIM_WRAPPERS = _child(mmengine_registry.OPTIM_WRAPPERS, 'mmseg_adm.engine')
+OPTIM_WRAPPER_CONSTRUCTORS = _child(
+    mmengine_registry.OPTIM_WRAPPER_CONSTRUCTORS, 'mmseg_adm.engine'
+)

@@ -2,6 +2,7 @@ _base_ = './mmseg_runtime.py'
 default_hooks = dict(
     checkpoint=dict(save_best='student/mIoU'),
     schedule=dict(type='mmseg_adm.DistillScheduleHook'),
+    member_pause=dict(type='mmseg_adm.MemberPauseHook'),
     student_checkpoint=dict(type='mmseg_adm.StudentCheckpointHook'),
     pictures=dict(type='mmseg_adm.ConsensusPictureHook'),
 )

@@ -6,11 +6,12 @@ from .hooks import (
     DataStreamHook,
     DistillScheduleHook,
     FiniteLossHook,
+    MemberPauseHook,
     ResumeGuardHook,
     StudentCheckpointHook,
 )
 from .loops import MembersTestLoop, MembersValLoop
-from .optim import CPUAmpOptimWrapper
+from .optim import CPUAmpOptimWrapper, GroupOptimWrapper, GroupOptimWrapperConstructor
 
 __all__ = [
     'CPUAmpOptimWrapper',
@@ -19,6 +20,9 @@ __all__ = [
     'DataStreamHook',
     'DistillScheduleHook',
     'FiniteLossHook',
+    'GroupOptimWrapper',
+    'GroupOptimWrapperConstructor',
+    'MemberPauseHook',
     'MembersTestLoop',
     'MembersValLoop',
     'ResumeGuardHook',

@@ -95,6 +95,8 @@ class KnowledgeDistiller(BaseModel):
         if not self.members:
             raise ValueError('every member is frozen: there is nothing to train')
         self.student = student
+        # Whether MemberPauseHook sees to it that paused members are not updated.
+        self.pauses_members = False
         self._check_classes()
 
         self.methods = ModuleDict()
@@ -113,6 +115,12 @@ class KnowledgeDistiller(BaseModel):
     def network(self, name: str) -> Any:
         """The plain segmentor behind a member's name."""
         return self.frozen[name].network if name in self.frozen else self.members[name]
+
+    @property
+    def paused_members(self) -> set[str]:
+        """Trained members that the batch which ran last must not update."""
+        running = (method for method in self.methods.values() if method.strength > 0)
+        return {name for method in running for name in method.paused}
 
     @property
     def out_channels(self) -> int:
@@ -156,6 +164,12 @@ class KnowledgeDistiller(BaseModel):
                 for name, method in active.items():
                     step.check_gradient(method.reads(), method.updates())
                     losses.update(_named(name, method.strength, method(step)))
+        if self.paused_members and self.training and not self.pauses_members:
+            raise RuntimeError(
+                f'a method pauses {", ".join(self.paused_members)}, and nobody keeps the optimiser '
+                "from it: add default_hooks=dict(member_pause=dict(type='mmseg_adm.MemberPauseHook'"
+                '))'
+            )
         losses.update(self._idle_parameters(active))
         return losses
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import torch
@@ -11,7 +10,13 @@ from mmengine.logging import print_log
 from mmseg.registry import MODELS as MMSEG_MODELS
 from torch import Tensor, nn
 
-from mmseg_adm.checkpoint import check_state_dict, local_path, read_checkpoint, weights_of
+from mmseg_adm.checkpoint import (
+    check_state_dict,
+    local_path,
+    read_checkpoint,
+    sha256_of,
+    weights_of,
+)
 
 from .taps import FeatureTap, find_classifier
 
@@ -32,7 +37,7 @@ class FrozenMember:
     def __init__(self, network: nn.Module, checkpoint: Path) -> None:
         self.network = network.eval().requires_grad_(False)
         self.checkpoint = checkpoint
-        self.sha256 = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+        self.sha256 = sha256_of(checkpoint)
         self.taps: dict[str, FeatureTap] = {}
 
     def __deepcopy__(self, memo: dict) -> FrozenMember:

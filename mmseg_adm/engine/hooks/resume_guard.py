@@ -7,10 +7,9 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 
+from mmseg_adm.checkpoint import RECORD, weights_record
 from mmseg_adm.engine.unwrap import unwrapped
 from mmseg_adm.registry import HOOKS
-
-RECORD = 'mmseg_adm'
 
 
 @HOOKS.register_module()
@@ -84,7 +83,7 @@ class ResumeGuardHook(Hook):
             loader['batch_size'] if isinstance(loader, dict) else loader.batch_size
         )
         for name, member in getattr(model, 'frozen', {}).items():
-            record[f'weights of {name} (sha256)'] = member.sha256
+            record[weights_record(name)] = member.sha256
         if isinstance(runner.optim_wrapper, OptimWrapper):
             record['accumulative_counts'] = runner.optim_wrapper._accumulative_counts
         return record

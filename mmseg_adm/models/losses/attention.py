@@ -85,10 +85,10 @@ def shifted_attention(maps: Tensor, valid: Tensor | None = None) -> tuple[Tensor
     """Attention that looks where ``maps`` does not, and the features that would have it (FFSD).
 
     Li et al., Distilling a Powerful Student Model via Online Knowledge Distillation
-    (arXiv 2103.14473): the shifted attention. With a = A(F), n = |a| and a' = a/n: the target is n - a'
-    where a' is above the (D/3)-th smallest of its D valid entries and a' elsewhere; the
-    features are F + n (target - a') / C. For n stands n * sqrt(64/D), which is n at the
-    paper's D = 8*8 and does not grow with the resolution. No gradient.
+    (arXiv 2103.14473). With a = A(F), n = |a| and a' = a/n: the target is n - a' where a' is
+    above the (D/3)-th smallest of its D valid entries and a' elsewhere; the features are
+    F + n (target - a') / C. For n stands n * sqrt(64/D), which is n at the paper's D = 8*8 and
+    does not grow with the resolution. No gradient.
 
     Args:
         maps: (B, C, h, w), detached here.

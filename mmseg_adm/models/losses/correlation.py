@@ -25,8 +25,8 @@ def inter_class_correlation(
 ) -> Tensor:
     """``tau^2 mean_valid (1 - rho_p)``, rho_p Pearson's correlation over the classes at p.
 
-    The inter-class relation, of ``softmax(zs / tau)`` and ``softmax(sg zt / tau)``. Gradient reaches the
-    student only.
+    The inter-class relation, of ``softmax(zs / tau)`` and ``softmax(sg zt / tau)``. Gradient
+    reaches the student only.
 
     Args:
         student_logits: (B, K, h, w).
@@ -55,9 +55,9 @@ def intra_class_correlation(
 ) -> Tensor:
     """``tau^2 mean_k (1 - rho_k)``, rho_k Pearson's correlation over all valid positions.
 
-    The intra-class relation, of ``softmax(zs / tau)`` and ``softmax(sg zt / tau)``: across the positions of
-    the whole batch, which in several processes is the joined one. Gradient reaches the student
-    only.
+    The intra-class relation, of ``softmax(zs / tau)`` and ``softmax(sg zt / tau)``: across the
+    positions of the whole batch, which in several processes is the joined one. Gradient reaches
+    the student only.
 
     Args:
         student_logits: (B, K, h, w).

@@ -19,8 +19,9 @@ def pairwise_affinity(
     """``mean_{b,i,j} (a^s_ij - sg a^t_ij)^2`` of the affinities between pooled nodes (SKD).
 
     Liu et al., Structured Knowledge Distillation for Dense Prediction (arXiv 1903.04197),
-    the pair-wise loss: both maps are max-pooled to a grid of nodes, a_ij is the cosine of nodes i and
-    j. The nodes are few: no matrix of (h*w)^2 is ever built. Gradient reaches the student only.
+    the pair-wise loss: both maps are max-pooled to a grid of nodes, a_ij is the cosine of nodes
+    i and j. The nodes are few: no matrix of (h*w)^2 is ever built. Gradient reaches the student
+    only.
 
     Args:
         student: (B, Cs, h, w).

@@ -19,9 +19,7 @@ def distribution_distance(
     valid: Tensor | None = None,
     normalizer: Tensor | float | None = None,
 ) -> Tensor:
-    """``g = mean_valid |softmax(z1/tau) - softmax(z2/tau)|_1``, in [0, 2]: the gap between two networks.
-
-    No gradient.
+    """``g = mean_valid |softmax(z1/tau) - softmax(z2/tau)|_1``, in [0, 2]: the gap. No gradient.
 
     Args:
         first_logits: (B, K, h, w).

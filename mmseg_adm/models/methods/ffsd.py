@@ -1,4 +1,4 @@
-"""FFSD: Distilling a Powerful Student Model via Online Knowledge Distillation (arXiv 2103.14473)."""
+"""FFSD: feature fusion and self-distillation of an online ensemble (arXiv 2103.14473)."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from .base import DistillationMethod, non_negative, positive, several
 # Positions of each level's map in the paper's CIFAR setting: its weights refer to means over
 # them. The features, then the stages from the deepest to the shallowest.
 REFERENCE = (8 * 8, 8 * 8, 16 * 16, 32 * 32, 32 * 32)
+RESNET_STAGES = ('backbone.layer4', 'backbone.layer3', 'backbone.layer2', 'backbone.layer1')
 
 
 @MODELS.register_module()
@@ -58,7 +59,7 @@ class FFSD(DistillationMethod):
         self,
         leader: str = 'leader',
         members: Sequence[str] = ('peer1', 'peer2'),
-        stages: Sequence[str] = tuple(f'backbone.layer{stage}' for stage in (4, 3, 2, 1)),
+        stages: Sequence[str] = RESNET_STAGES,
         tau: float = 2.0,
         diversity_weight: float = 1e-5,
         fusion_weight: float = 10.0,

@@ -33,7 +33,7 @@ class SOKD(DistillationMethod):
     """
 
     missing_advice = (
-        "SOKD needs a frozen teacher with a checkpoint, and a bridge: members=dict(teacher=dict("
+        'SOKD needs a frozen teacher with a checkpoint, and a bridge: members=dict(teacher=dict('
         "frozen=True, checkpoint='...'), bridge=dict(type='mmseg_adm.TeacherBridge'))"
     )
 
