@@ -113,6 +113,8 @@ def build_bridge(
     except ValueError as error:
         raise ValueError(f"member '{name}' (TeacherBridge): {error}") from None
     bridge.is_init = True
+    # What a method that needs a bridge can know it by.
+    bridge.bridge_of = teacher
     return bridge
 
 
@@ -158,9 +160,10 @@ def _copy_of(source: nn.Module, plain: ConfigDict, init: str) -> Any:
 def _without_pretrained(config: ConfigDict) -> None:
     """A pretrained backbone would be downloaded for its first stages, which are shared."""
     config.pop('pretrained', None)
-    init = config.backbone.get('init_cfg')
-    if isinstance(init, Mapping) and init.get('type') == 'Pretrained':
-        config.backbone.init_cfg = None
+    if init := config.backbone.get('init_cfg'):
+        steps = [init] if isinstance(init, Mapping) else init
+        kept = [step for step in steps if step.get('type') != 'Pretrained']
+        config.backbone.init_cfg = kept or None
 
 
 def _share(bridge: Any, source: Any, split: str) -> None:
@@ -170,19 +173,16 @@ def _share(bridge: Any, source: Any, split: str) -> None:
         parent, _, child = path.rpartition('.')
         holder = find_module(bridge.backbone, parent) if parent else bridge.backbone
         holder._modules[child] = SharedModule(find_module(source.backbone, path))
-    trained = {id(p) for path, p in bridge.backbone.named_parameters()
-               if '.' in path}  # fmt: skip
-    for parameter in bridge.backbone.parameters():
+    for path, parameter in bridge.backbone.named_parameters(recurse=False):
         # What the backbone holds itself (position embeddings) comes before the split.
-        if id(parameter) not in trained:
-            parameter.requires_grad_(False)
+        parameter.requires_grad_(False).copy_(source.backbone.get_parameter(path))
 
 
 def _calls_before(backbone: nn.Module, split: str) -> list[str]:
     """Paths of the modules that the backbone's forward calls itself, in order, up to the split.
 
     Raises:
-        ValueError: If it calls nothing at or below the split.
+        ValueError: If it calls nothing at or below the split, or something on both sides of it.
     """
     calls: list[str] = []
     depth = 0
@@ -213,6 +213,11 @@ def _calls_before(backbone: nn.Module, split: str) -> list[str]:
             handle.remove()
     for index, path in enumerate(calls):
         if f'{path}.'.startswith(f'{split}.'):
+            if both := sorted(set(calls[:index]) & set(calls[index:])):
+                raise ValueError(
+                    f"{type(backbone).__name__} cannot be split at '{split}': it calls "
+                    f'{", ".join(both)} both before and after it'
+                )
             return list(dict.fromkeys(calls[:index]))
     raise ValueError(
         f"{type(backbone).__name__} calls no module at '{split}' itself. Set split to one of: "

@@ -1,6 +1,7 @@
 """Losses that ask for correlated predictions instead of equal ones (DIST).
 
-Huang et al., Knowledge Distillation from A Stronger Teacher (arXiv 2205.10536).
+Huang et al., Knowledge Distillation from A Stronger Teacher (arXiv 2205.10536). Where either
+side is constant there is no correlation: rho is 0, and the loss 1.
 """
 
 from __future__ import annotations

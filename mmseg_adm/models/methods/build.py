@@ -10,6 +10,7 @@ from torch import nn
 
 from mmseg_adm.registry import MODELS
 
+from ..taps import NAMED_POINTS, map_shapes
 from .base import DistillationMethod
 
 
@@ -65,6 +66,10 @@ def _check_members(
             )
     if len(method.reads()) < 2:
         raise ValueError(f"'{next(iter(method.reads()))}' cannot teach itself: name two members")
+    for name, points in method.reads().items():
+        # A module that is not there, or yields no map, is found before the first step.
+        if paths := [point for point in points if point not in NAMED_POINTS]:
+            map_shapes(networks[name], paths)
     for name in method.updates():
         if name in frozen:
             raise ValueError(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from collections.abc import Mapping
+
+from torch import Tensor, nn
 
 from mmseg_adm.registry import MODELS
 
@@ -61,6 +63,13 @@ class SOKD(DistillationMethod):
 
     def updates(self) -> tuple[str, ...]:
         return (self.student, self.bridge)
+
+    def setup(self, networks: Mapping[str, nn.Module]) -> None:
+        if getattr(networks[self.bridge], 'bridge_of', None) != self.teacher:
+            raise ValueError(
+                f"bridge='{self.bridge}' is no bridge on '{self.teacher}': model.members."
+                f"{self.bridge}=dict(type='mmseg_adm.TeacherBridge', teacher='{self.teacher}')"
+            )
 
     def forward(self, step: DistillationStep) -> dict[str, Tensor]:
         return {
