@@ -154,3 +154,22 @@ def shrink(network: dict, width: int) -> None:
     network['decode_head'].update(in_channels=8 * width, channels=2 * width)
     if network.get('auxiliary_head'):
         network['auxiliary_head'].update(in_channels=4 * width, channels=width)
+
+
+def differences(first: object, second: object, path: str = '') -> list[str]:
+    """Paths of all that is not equal to the bit in two nested states."""
+    if isinstance(first, torch.Tensor):
+        same = first.dtype == second.dtype and torch.equal(first, second)
+        return [] if same else [path]
+    if isinstance(first, dict):
+        if first.keys() != second.keys():
+            return [path]
+        pairs = [(key, first[key], second[key]) for key in first]
+    elif isinstance(first, (list, tuple)):
+        if len(first) != len(second):
+            return [path]
+        pairs = list(zip(range(len(first)), first, second, strict=True))
+    else:
+        return [] if first == second else [path]
+    return [found for key, one, other in pairs
+            for found in differences(one, other, f'{path}/{key}')]  # fmt: skip

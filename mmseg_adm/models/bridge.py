@@ -163,7 +163,8 @@ def _without_pretrained(config: ConfigDict) -> None:
     if init := config.backbone.get('init_cfg'):
         steps = [init] if isinstance(init, Mapping) else init
         kept = [step for step in steps if step.get('type') != 'Pretrained']
-        config.backbone.init_cfg = kept or None
+        if len(kept) < len(steps):
+            config.backbone.init_cfg = kept or None
 
 
 def _share(bridge: Any, source: Any, split: str) -> None:

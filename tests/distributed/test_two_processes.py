@@ -9,13 +9,14 @@ import pytest
 import torch
 import worker
 from factory import ROOT, save_segmentor
+from method_cases import METHODS
 from torch.testing import assert_close
 
 from mmseg_adm.datasets import StreamSampler
-from mmseg_adm.models.methods import __all__ as METHODS
 
-# Whose sums over valid positions the ranks have to share; CWD divides by images and channels.
-MASKED = [name for name in worker.METHODS if not name.startswith('cwd')]
+# Those whose divisors are images, channels or nodes, alike on every rank.
+UNMASKED = ('AT', 'CWD', 'SKD')
+MASKED = [name for name in worker.CASES if not name.startswith(UNMASKED)]
 
 
 @pytest.fixture(scope='module')
@@ -36,10 +37,6 @@ def launched(tmp_path_factory):
     return folder
 
 
-def checkpoint_for(name: str, folder: Path) -> Path | None:
-    return folder / worker.TEACHER if name.endswith(worker.FROZEN) else None
-
-
 def largest_difference(found: dict, expected: dict) -> float:
     """Over all parameters, relative to the largest gradient."""
     assert found.keys() == expected.keys()
@@ -52,16 +49,13 @@ def largest_difference(found: dict, expected: dict) -> float:
 def joined(launched):
     """Gradients of one process on the joined batch, by method."""
     return {
-        name: worker.gradients(
-            worker.distiller(method, checkpoint_for(name, launched)), worker.joined_batch()
-        )
-        for name, method in worker.METHODS.items()
+        name: worker.gradients(worker.distiller(name, launched), worker.joined_batch())
+        for name in worker.CASES
     }
 
 
 def test_every_method_is_compared():
-    types = {method['type'] for method in worker.METHODS.values()}
-    assert types == {f'mmseg_adm.{name}' for name in METHODS if name != 'DistillationMethod'}
+    assert {variant.method for variant in worker.CASES.values()} == set(METHODS)
 
 
 def test_ranks_have_unequal_shares_of_labels():
@@ -77,7 +71,7 @@ def test_ranks_have_unequal_shares_of_labels():
     assert min(ignored[1]) > 0.75
 
 
-@pytest.mark.parametrize('name', worker.METHODS)
+@pytest.mark.parametrize('name', worker.CASES)
 def test_gradients_are_those_of_the_joined_batch(name, launched, joined):
     found = torch.load(launched / f'joined_{name}.pth')
     assert largest_difference(found, joined[name]) < 1e-4
@@ -89,19 +83,23 @@ def test_a_divisor_of_each_rank_gives_other_gradients(name, launched, joined):
     assert largest_difference(found, joined[name]) > 1e-2
 
 
-def test_a_method_starts_and_stops_under_ddp(launched):
-    first, second = (torch.load(launched / f'states_{rank}.pth') for rank in range(2))
+@pytest.mark.parametrize('name', METHODS)
+def test_a_method_starts_and_stops_under_ddp(name, launched):
+    first, second = (torch.load(launched / f'states_{name}_{rank}.pth') for rank in range(2))
     assert_close(first, second, rtol=0, atol=0)
-    projection = [state['methods.method.projection.weight'] for state in first]
-    student = [state['members.student.decode_head.conv_seg.weight'] for state in first]
-    moved = [not before.equal(after) for before, after in pairwise(projection)]
-    assert moved == [strength > 0 for strength in worker.STRENGTHS]
-    assert all(not before.equal(after) for before, after in pairwise(student))
+    own = [key for key in first[0] if key.startswith('methods.')]
+    for key in own:
+        moved = [not before[key].equal(after[key]) for before, after in pairwise(first)]
+        assert moved == [strength > 0 for strength in worker.STRENGTHS], key
+    heads = [key for key in first[0] if key.endswith('decode_head.conv_seg.weight')]
+    assert len(heads) >= 2
+    for key in heads:
+        assert all(not before[key].equal(after[key]) for before, after in pairwise(first))
 
 
 def test_without_its_idle_parameters_ddp_would_refuse(launched):
     for rank in range(worker.WORLD_SIZE):
-        problem = (launched / 'without_idle' / f'without_idle_{rank}.txt').read_text()
+        problem = (launched / f'without_idle_{rank}.txt').read_text()
         assert 'Expected to have finished reduction' in problem
 
 

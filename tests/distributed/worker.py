@@ -22,6 +22,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from factory import build, distiller_config, raw_batch, segmentor
+from method_cases import METHODS, Variant
 
 from mmseg_adm.datasets import StreamSampler
 from mmseg_adm.models import KnowledgeDistiller
@@ -33,18 +34,34 @@ IGNORED_SHARE = (0.1, 0.8)  # by rank
 STRENGTHS = (0.0, 1.0, 0.0)
 SIZE_OF_DATA = 7
 TEACHER = 'teacher.pth'
-FROZEN = 'frozen'  # how the names of cases with a frozen teacher end
-
-METHODS = {
-    'adm': dict(type='mmseg_adm.ADM'),
-    'adm-modulation': dict(type='mmseg_adm.ADM', consensus='modulation', divergence='modulation'),
-    'adm-repulsion-logits': dict(type='mmseg_adm.ADM', divergence='repulsion', at='logits'),
-    'dml': dict(type='mmseg_adm.DML'),
-    'kd': dict(type='mmseg_adm.KD'),
-    'kd-frozen': dict(type='mmseg_adm.KD', tau=2.0),
-    'cwd-logits': dict(type='mmseg_adm.CWD'),
-    'cwd-features': dict(type='mmseg_adm.CWD', at='features', weight=50.0),
+# Beside the first variant of each method; those whose name ends so have a frozen teacher.
+FROZEN = 'frozen'
+FURTHER = {
+    'ADM-modulation': ('ADM', dict(consensus='modulation', divergence='modulation')),
+    'ADM-repulsion': ('ADM', dict(divergence='repulsion', at='logits')),
+    'CWD-features': ('CWD', dict(at='features', weight=50.0)),
+    'KD-frozen': ('KD', dict(tau=2.0)),
+    'KDCL-min_logit': ('KDCL', dict(ensemble='min_logit')),
 }
+# What would differ between shares of a batch for other reasons (batch statistics, random masks),
+# or outweigh all other gradients.
+OPTIONS = {
+    'FFSD': dict(norm_cfg=dict(type='GN', num_groups=2), self_distillation_weight=1.0),
+    'MGD': dict(mask_ratio=0.0),
+}
+
+
+def cases() -> dict[str, Variant]:
+    """What is compared, by name."""
+    found = {name: variants[0] for name, variants in METHODS.items()}
+    for name, (method, options) in FURTHER.items():
+        found[name] = found[method]._replace(options=options)
+    for name, options in OPTIONS.items():
+        found[name] = found[name]._replace(options=found[name].options | options)
+    return found
+
+
+CASES = cases()
 
 
 def network(width: int, **options) -> dict:
@@ -52,13 +69,14 @@ def network(width: int, **options) -> dict:
     return segmentor(width, norm='GN', dropout=0.0, **options)
 
 
-def distiller(method: dict, checkpoint: Path | None = None) -> nn.Module:
+def distiller(name: str, folder: Path) -> nn.Module:
     """The model of one case, the same on every rank."""
-    teacher = network(8)
-    if checkpoint is not None:
-        teacher.update(frozen=True, checkpoint=str(checkpoint))
-    members = dict(student=network(4), teacher=teacher)
-    return build(distiller_config(dict(method=method), members=members))
+    variant = CASES[name]
+    frozen = name.endswith(FROZEN) or variant.members == 'bridge'
+    checkpoint = str(folder / TEACHER) if frozen else None
+    members = variant.networks(network(4), network(8), checkpoint)
+    config = distiller_config(dict(method=variant.config), members=members, student=variant.student)
+    return build(config)
 
 
 def joined_batch() -> dict:
@@ -95,16 +113,15 @@ def distributed(model: nn.Module) -> MMDistributedDataParallel:
 def compare_gradients(folder: Path, divisor: str) -> None:
     """Write the averaged gradients of every case, which are those of rank 0."""
     batch = share_of(joined_batch(), get_rank())
-    for name, method in METHODS.items():
-        checkpoint = folder / TEACHER if name.endswith(FROZEN) else None
-        found = gradients(distributed(distiller(method, checkpoint)), batch)
+    for name in CASES:
+        found = gradients(distributed(distiller(name, folder)), batch)
         if get_rank() == 0:
             torch.save(found, folder / f'{divisor}_{name}.pth')
 
 
-def start_and_stop(folder: Path) -> None:
-    """Train over the start and the stop of a method that has parameters of its own."""
-    model = distributed(distiller(METHODS['adm']))
+def start_and_stop(name: str, folder: Path) -> None:
+    """Train over the start and the stop of a method; write all parameters after each step."""
+    model = distributed(distiller(name, folder))
     optimizer = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1))
     optim_wrapper = build_optim_wrapper(model, optimizer)
     batch = joined_batch()
@@ -113,7 +130,7 @@ def start_and_stop(folder: Path) -> None:
         model.module.methods.method.strength = strength
         model.train_step(share_of(batch, get_rank()), optim_wrapper)
         states.append(clone_of(model.module))
-    torch.save(states, folder / f'states_{get_rank()}.pth')
+    torch.save(states, folder / f'states_{name}_{get_rank()}.pth')
 
 
 def clone_of(model: nn.Module) -> dict[str, Tensor]:
@@ -125,7 +142,7 @@ def without_idle_parameters(folder: Path) -> None:
     problem = 'none'
     with patch.object(KnowledgeDistiller, '_idle_parameters', lambda self, active: {}):
         try:
-            start_and_stop(folder)
+            start_and_stop('ADM', folder)
         except RuntimeError as error:
             problem = str(error)
     (folder / f'without_idle_{get_rank()}.txt').write_text(problem)
@@ -154,10 +171,9 @@ def main() -> None:
     compare_gradients(folder, 'joined')
     with patch.object(DistillationStep, 'over_ranks', staticmethod(lambda total: total)):
         compare_gradients(folder, 'local')
-    start_and_stop(folder)
-    without_idle = folder / 'without_idle'
-    without_idle.mkdir(exist_ok=True)
-    without_idle_parameters(without_idle)
+    for name in METHODS:
+        start_and_stop(name, folder)
+    without_idle_parameters(folder)
     torch.distributed.destroy_process_group()
 
 

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from factory import ROOT, build, demo_config
+from factory import ROOT, build, demo_config, differences
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader
@@ -127,25 +127,6 @@ def final_state(work_dir):
     checkpoint = read_checkpoint(work_dir / f'iter_{ITERS}.pth')
     kept = ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers')
     return {key: checkpoint[key] for key in kept if key in checkpoint}
-
-
-def differences(first, second, path=''):
-    """Paths of all that is not equal to the bit in two nested states."""
-    if isinstance(first, torch.Tensor):
-        same = first.dtype == second.dtype and torch.equal(first, second)
-        return [] if same else [path]
-    if isinstance(first, dict):
-        if first.keys() != second.keys():
-            return [path]
-        pairs = [(key, first[key], second[key]) for key in first]
-    elif isinstance(first, (list, tuple)):
-        if len(first) != len(second):
-            return [path]
-        pairs = list(zip(range(len(first)), first, second, strict=True))
-    else:
-        return [] if first == second else [path]
-    return [found for key, one, other in pairs
-            for found in differences(one, other, f'{path}/{key}')]  # fmt: skip
 
 
 @pytest.mark.parametrize('case', CASES)
