@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from mmengine.config import Config
 from mmengine.optim import OptimWrapperDict, build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import PixelData
+from mmseg.registry import MODELS as MMSEG_MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
+from .export import is_distillation_config, plain_config
 from .models import KnowledgeDistiller
+from .models.bridge import is_bridge
 from .models.methods import DistillationMethod
 from .models.step import DistillationStep
 from .models.taps import find_classifier
@@ -63,10 +68,12 @@ class _FrozenReader(DistillationMethod):
 
 
 def profile_step(config: Config, rounds: int = 10, warmup: int = 2) -> list[StepCost]:
-    """Time and memory of the floor (every member's step, no method), each method, and all.
+    """Time and memory of the floor, each method, and all methods.
 
-    Random images and labels of the config's batch and crop size. The variants take turns in
-    each round, so that a machine that slows down slows all of them.
+    The floor is the step of all members without methods; a bridge, which is there for its
+    method alone, is no part of it, but of the extra parameters. Random images and labels of the
+    config's batch and crop size. The variants take turns in each round, so that a machine that
+    slows down slows all of them.
 
     Args:
         config: A distillation config.
@@ -86,6 +93,7 @@ def profile_step(config: Config, rounds: int = 10, warmup: int = 2) -> list[Step
     # A paused member costs what it costs: the steps here train nothing.
     model.pauses_members = True
     names = list(model.methods)
+    bridges = [name for name, member in config.model.members.items() if is_bridge(member or {})]
     model.methods['frozen_members'] = _FrozenReader(tuple(model.frozen))
     wrapper = build_optim_wrapper(model, config.optim_wrapper)
     batch = _random_batch(config, model)
@@ -99,7 +107,8 @@ def profile_step(config: Config, rounds: int = 10, warmup: int = 2) -> list[Step
         def step() -> object:
             for name in names:
                 model.methods[name].strength = float(name in active)
-            return model.train_step(batch, wrapper)
+            with _without(model.members, () if active else bridges):
+                return model.train_step(batch, wrapper)
 
         return step
 
@@ -124,12 +133,56 @@ def profile_step(config: Config, rounds: int = 10, warmup: int = 2) -> list[Step
             memory_ratio=memory[name] / memory['floor'],
             parameters=sum(
                 parameter.numel()
-                for method in active
-                for parameter in model.methods[method].parameters()
+                for module in (
+                    *(model.methods[method] for method in active),
+                    *(model.members[bridge] for bridge in bridges if active),
+                )
+                for parameter in module.parameters()
+                if parameter.requires_grad
             ),
         )
         for name, active in variants.items()
     ]
+
+
+def comparable_configs(path: str | Path) -> list[Path]:
+    """The shipped configs that deploy the same student on the same data and schedule.
+
+    Args:
+        path: One of them; the others lie in the folders beside its own.
+    """
+    path = Path(path)
+    wanted = _setting(Config.fromfile(path))
+    found = []
+    for other in sorted(path.parent.parent.glob('[!_]*/*.py')):
+        config = Config.fromfile(other)
+        if is_distillation_config(config) and _setting(config) == wanted:
+            found.append(other)
+    return found
+
+
+def _setting(config: Config) -> tuple:
+    student = config.model.members[config.model.get('student', 'student')]
+    return student, config.model.data_preprocessor.size, config.train_dataloader, config.train_cfg
+
+
+def use_untrained_teachers(config: Config, folder: Path) -> None:
+    """Give frozen members random weights in ``folder``: a step costs the same with them."""
+    init_default_scope(config.get('default_scope', 'mmseg'))
+    for name, member in config.model.members.items():
+        if member.get('frozen'):
+            network = MMSEG_MODELS.build(plain_config(config, name).model)
+            member.checkpoint = str(folder / f'{name}.pth')
+            torch.save({'state_dict': network.state_dict()}, member.checkpoint)
+
+
+@contextmanager
+def _without(members: torch.nn.ModuleDict, names: Sequence[str]) -> Iterator[None]:
+    taken = {name: members.pop(name) for name in names}
+    try:
+        yield
+    finally:
+        members.update(taken)
 
 
 def _random_batch(config: Config, model: KnowledgeDistiller) -> dict:

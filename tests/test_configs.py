@@ -13,14 +13,23 @@ from mmengine.optim import build_optim_wrapper
 from mmseg_adm.checkpoint import is_remote
 from mmseg_adm.cli import replace_sync_bn
 from mmseg_adm.export import drop_pretrained, is_distillation_config
+from mmseg_adm.models import methods
+from mmseg_adm.models.bridge import is_bridge
 from mmseg_adm.models.members import MEMBER_OPTIONS
 
-CONFIGS = {path.stem: path for path in sorted(ROOT.glob('configs/[!_]*/*.py'))}
-DISTILLED = [stem for stem, path in CONFIGS.items() if '_r18' in stem and stem.count('_r') == 2]
-FROZEN = [stem for stem in DISTILLED if re.match('adm-offline|cwd|kd', stem)]
-ALONE = [stem for stem in CONFIGS if stem not in DISTILLED]
-DATASETS = sorted(ROOT.glob('configs/_base_/datasets/*.py'))
 HEADS = {'pspnet': 'PSPHead', 'deeplabv3': 'ASPPHead'}
+METHODS = {name.lower(): name for name in methods.__all__ if name != 'DistillationMethod'}
+ONLINE = ('adm', 'dml', 'ffsd', 'kdcl', 'switokd')
+# What a method is used beside.
+BESIDE = {'adm': 'dml', 'adm-offline': 'kd', 'ifvd': 'kd', 'skd': 'kd'}
+# How many terms can be zero: of KDCL's networks the best learns nothing, SwitOKD's teacher waits.
+IDLE_TERMS = {'kdcl': 1, 'switokd': 1}
+
+CONFIGS = {path.stem: path for path in sorted(ROOT.glob('configs/[!_]*/*.py'))}
+ALONE = [stem for stem, path in CONFIGS.items() if path.parent.name in HEADS]
+DISTILLED = [stem for stem in CONFIGS if stem not in ALONE]
+FROZEN = [stem for stem in DISTILLED if stem.split('_')[0] not in ONLINE]
+DATASETS = sorted(ROOT.glob('configs/_base_/datasets/*.py'))
 CLASSES = {'cityscapes': 19, 'synthetic-city': 19, 'ade20k': 150, 'camvid': 11}
 # The data set's type, the variable that moves its root, and where the root is without it.
 SOURCES = {
@@ -34,10 +43,13 @@ SETTING = (
     r'(?P<setting>\dxb(?P<batch>\d+)-(?P<iters>80k|2k|demo)_(?P<data>[a-z0-9-]+)-(?P<crop>\d+x\d+))'
 )
 NAMES = {
-    True: f'(?P<method>adm|cwd|dml|kd)(?P<offline>-offline)?_{NETWORK.format("teacher")}_'
-    f'{NETWORK.format("student")}_{SETTING}',
+    True: f'(?P<method>{"|".join(METHODS)})(?P<offline>-offline)?_'
+    f'(?:{NETWORK.format("teacher")}_)?{NETWORK.format("student")}_{SETTING}',
     False: f'{NETWORK.format("network")}_{SETTING}',
 }
+# What methods, and networks alone, have in common on a setting.
+SHARED = ('train_dataloader', 'val_dataloader', 'optim_wrapper', 'param_scheduler', 'train_cfg',
+          'randomness')  # fmt: skip
 each_config = pytest.mark.parametrize('stem', CONFIGS)
 each_distilled = pytest.mark.parametrize('stem', DISTILLED)
 each_frozen = pytest.mark.parametrize('stem', FROZEN)
@@ -54,7 +66,34 @@ def parts_of(stem: str) -> dict[str, str]:
 
 
 def networks_of(config: Config) -> dict[str, dict]:
-    return dict(config.model.members) if is_distillation_config(config) else {'': config.model}
+    """The plain segmentor configs by member: a bridge has none of its own."""
+    if not is_distillation_config(config):
+        return {'': config.model}
+    return {name: member for name, member in config.model.members.items() if not is_bridge(member)}
+
+
+def bridges_of(config: Config) -> dict[str, dict]:
+    members = config.model.get('members', {})
+    return {name: member for name, member in members.items() if is_bridge(member)}
+
+
+def named_network(stem: str, member: str) -> str:
+    """What the name calls a member's network; FFSD's are all of one kind, the student's."""
+    parts = parts_of(stem)
+    return parts.get(member or 'network') or parts['student']
+
+
+def trained_together(stem: str) -> tuple[Config, dict[str, str]]:
+    """The ADM config on the same setting that holds a stem's networks, and its parts."""
+    parts = parts_of(stem)
+    wanted = {parts.get('network') or parts['student'], parts.get('teacher')} - {None}
+    found = [
+        other for other in DISTILLED
+        if other.startswith('adm_') and parts_of(other)['setting'] == parts['setting']
+        and wanted <= {parts_of(other)['student'], parts_of(other)['teacher']}
+    ]  # fmt: skip
+    assert len(found) == 1
+    return load(found[0]), parts_of(found[0])
 
 
 def dataset_of(config: Config, split: str) -> dict:
@@ -79,7 +118,7 @@ def small(config: Config) -> Config:
     with patch.object(torch.cuda, 'is_available', return_value=False):
         replace_sync_bn(config)
     for name, network in networks_of(config).items():
-        shrink(network, 4 if name == 'student' else 8)
+        shrink(network, 8 if name == 'teacher' else 4)
     config.model.data_preprocessor.size = (32, 48)
     return config
 
@@ -102,7 +141,7 @@ def checkpoint_of(tmp_path_factory):
 
 
 def test_both_kinds_of_config_are_found():
-    assert len(DISTILLED) == 30
+    assert len(DISTILLED) == 60
     assert len(ALONE) == 12
 
 
@@ -129,7 +168,7 @@ def test_name_says_the_networks(stem):
         parts.get('network', '').split('_')[0],
     )
     for member, network in networks_of(config).items():
-        architecture, backbone = parts[member or 'network'].split('_')
+        architecture, backbone = named_network(stem, member).split('_')
         depth, width = re.fullmatch(r'r(\d+)(?:-w(\d+))?-d8', backbone).groups()
         assert network.decode_head.type == HEADS[architecture]
         assert network.backbone.depth == int(depth)
@@ -142,14 +181,26 @@ def test_name_says_the_networks(stem):
 @each_distilled
 def test_name_says_the_methods(stem):
     parts, model = parts_of(stem), load(stem).model
-    others = {'adm': ['kd' if parts['offline'] else 'dml']}.get(parts['method'], [])
-    assert sorted(model.methods) == sorted([parts['method'], *others])
+    beside = BESIDE.get(stem.split('_')[0])
+    assert set(model.methods) == {parts['method'], beside} - {None}
     for name, method in model.methods.items():
-        assert method.type == f'mmseg_adm.{name.upper()}'
-    offline = bool(parts['offline']) or parts['method'] in ('kd', 'cwd')
+        assert method.type == f'mmseg_adm.{METHODS[name]}'
     assert [name for name in model.members if model.members[name].get('frozen')] == (
-        ['teacher'] if offline else []
+        ['teacher'] if stem in FROZEN else []
     )
+
+
+@each_distilled
+def test_name_says_the_members(stem):
+    method, config = parts_of(stem)['method'], load(stem)
+    model = config.model
+    members = {'ffsd': ['leader', 'peer1', 'peer2'], 'sokd': ['bridge', 'student', 'teacher']}
+    assert sorted(model.members) == members.get(method, ['student', 'teacher'])
+    student = 'leader' if method == 'ffsd' else 'student'
+    assert model.get('student', 'student') == student
+    assert config.default_hooks.checkpoint.save_best == f'{student}/mIoU'
+    for bridge in bridges_of(config).values():
+        assert bridge == dict(type='mmseg_adm.TeacherBridge', teacher='teacher', init='fresh')
 
 
 @each_config
@@ -177,6 +228,7 @@ def test_trains_one_step(stem, checkpoint_of):
     for name in frozen:
         networks[name].checkpoint = checkpoint_of(networks[name])
     model = build(config.model)
+    model.pauses_members = True  # a hook's task, and there are no hooks here
     optim_wrapper = build_optim_wrapper(model, config.optim_wrapper)
     batch = model.data_preprocessor(raw_batch(classes=CLASSES[parts_of(stem)['data']]), True)
     with optim_wrapper.optim_context(model):
@@ -188,13 +240,15 @@ def test_trains_one_step(stem, checkpoint_of):
     for method in config.model.get('methods', {}):
         terms = [value for name, value in logged.items() if name.startswith(f'{method}.loss')]
         assert terms
-        assert all(term > 0 for term in terms)
+        assert all(term >= 0 for term in terms)
+        assert sum(bool(term == 0) for term in terms) <= IDLE_TERMS.get(method, 0)
     assert not [name for name, value in parameters.items() if value.grad is None]
     assert not [name for name in parameters if name.split('.')[1] in frozen]
     # zero_init_residual: at first nothing flows into the blocks, only around them.
     ends = ('decode_head.conv_seg.weight', 'backbone.stem.0.weight')
     learnt = [name for name in parameters if name.endswith(ends)]
-    assert len(learnt) == len(ends) * (len(networks) - len(frozen))
+    # A bridge has no stem: it begins with the last stage.
+    assert len(learnt) == len(ends) * (len(networks) - len(frozen)) + len(bridges_of(config))
     assert all(parameters[name].grad.abs().max() > 0 for name in learnt)
 
     before = {name: parameters[name].detach().clone() for name in learnt}
@@ -205,35 +259,47 @@ def test_trains_one_step(stem, checkpoint_of):
 
 @pytest.mark.parametrize('stem', ALONE)
 def test_alone_is_what_trains_together(stem):
-    parts, alone = parts_of(stem), load(stem)
-    together = [
-        (member, load(other))
-        for other in DISTILLED
-        for member in ('student', 'teacher')
-        if other.startswith('adm_')
-        and parts_of(other)['setting'] == parts['setting']
-        and parts_of(other)[member] == parts['network']
-    ]
-    assert len(together) == 1
-    member, distillation = together[0]
+    alone, (together, parts) = load(stem), trained_together(stem)
+    member = 'student' if parts['student'] == parts_of(stem)['network'] else 'teacher'
     network = alone.model.to_dict()
-    assert network.pop('data_preprocessor') == distillation.model.data_preprocessor.to_dict()
-    assert network == distillation.model.members[member].to_dict()
-    for key in ('train_dataloader', 'val_dataloader', 'optim_wrapper', 'param_scheduler',
-                'train_cfg', 'randomness'):  # fmt: skip
-        assert alone[key] == distillation[key], key
+    assert network.pop('data_preprocessor') == together.model.data_preprocessor.to_dict()
+    assert network == together.model.members[member].to_dict()
+    for key in SHARED:
+        assert alone[key] == together[key], key
 
 
-@each_frozen
+@each_distilled
 def test_methods_are_compared_on_the_same_networks(stem):
-    parts, config = parts_of(stem), load(stem)
-    online = load(f'adm_{parts["teacher"]}_{parts["student"]}_{parts["setting"]}')
-    for name, network in config.model.members.items():
+    config, (online, _) = load(stem), trained_together(stem)
+    for name, network in networks_of(config).items():
         plain = {key: value for key, value in network.items() if key not in MEMBER_OPTIONS}
-        assert plain == dict(online.model.members[name])
-    for key in ('train_dataloader', 'val_dataloader', 'optim_wrapper', 'param_scheduler',
-                'train_cfg', 'randomness'):  # fmt: skip
-        assert config[key] == online[key], key
+        assert plain == dict(online.model.members['teacher' if name == 'teacher' else 'student'])
+    for key in SHARED:
+        if key != 'optim_wrapper' or parts_of(stem)['method'] != 'ffsd':
+            assert config[key] == online[key], key
+
+
+@pytest.mark.parametrize('stem', [stem for stem in DISTILLED if stem.startswith('ffsd')])
+def test_ffsd_trains_its_own_modules_with_adam_and_ramps_up(stem):
+    config, (online, _) = load(stem), trained_together(stem)
+    assert config.optim_wrapper == dict(
+        constructor='mmseg_adm.GroupOptimWrapperConstructor',
+        recipe=dict(optimizer=online.optim_wrapper.optimizer),
+        self_distillation=dict(
+            modules=['methods.ffsd.self_distillation'], optimizer=dict(type='Adam', lr=1e-3)
+        ),
+    )
+    ramp_iters = round(0.017 * config.train_cfg.max_iters)
+    ramp = dict(ramp='exponential', ramp_iters=ramp_iters)
+    assert config.default_hooks.schedule.schedules == dict(ffsd=ramp)
+
+
+@pytest.mark.parametrize('stem', [stem for stem in DISTILLED if stem.startswith('mgd')])
+def test_mgd_weighs_as_published(stem):
+    model = load(stem).model
+    height, width = (size // 8 for size in model.data_preprocessor.size)
+    published = 2e-5 * model.members.teacher.decode_head.channels * height * width
+    assert model.methods.mgd.weight == pytest.approx(published, rel=0.02)
 
 
 @pytest.mark.parametrize('stem', [stem for stem in FROZEN if '80k' in stem])

@@ -5,12 +5,14 @@ import sys
 
 import pytest
 import torch
-from factory import ROOT, demo_config, preprocessor
+from factory import ROOT, build, demo_config, preprocessor
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.runner import Runner
+from mmseg.apis import inference_model, init_model
 from mmseg.registry import MODELS as MMSEG_MODELS
 
+from mmseg_adm.checkpoint import RECORD, read_checkpoint, weights_record
 from mmseg_adm.export import (
     drop_pretrained,
     export_member,
@@ -104,13 +106,17 @@ def alone(trained, image, tmp_path_factory):
     return torch.load(folder / 'found.pth', weights_only=False)
 
 
+def batch_of(config, image):
+    steps = [step for step in config.test_dataloader.dataset.pipeline
+             if step['type'] != 'LoadAnnotations']  # fmt: skip
+    return pseudo_collate([Compose(steps)(dict(img_path=str(image)))])
+
+
 @pytest.fixture(scope='module')
 def predictions(trained, image):
     """The distiller's own predictions of the same image."""
     model, config, _ = trained
-    steps = [step for step in config.test_dataloader.dataset.pipeline
-             if step['type'] != 'LoadAnnotations']  # fmt: skip
-    data = pseudo_collate([Compose(steps)(dict(img_path=str(image)))])
+    data = batch_of(config, image)
     with torch.no_grad():
         student = model.test_step(copy.deepcopy(data))
     return {'student': student[0], 'teacher': model.predict_members(data, MEMBERS)['teacher'][0]}
@@ -187,6 +193,82 @@ def test_without_test_data_images_are_prepared_as_in_validation(trained):
 def test_nothing_but_the_two_files_is_written(trained, tmp_path):
     export_member(trained[1], trained[2], tmp_path / 'student.pth')
     assert sorted(path.name for path in tmp_path.iterdir()) == ['student.pth', 'student.py']
+
+
+# ------------------------------------------------------------------------------- a bridge
+
+
+@pytest.fixture(scope='module')
+def bridged(city, tmp_path_factory):
+    """A distiller with a bridge after one iteration, its config and its checkpoint."""
+    work_dir = tmp_path_factory.mktemp('bridged')
+    config = demo_config(city, work_dir, iters=1, config=OFFLINE, train_cfg__val_begin=1000)
+    config.default_hooks.pop('student_checkpoint')
+    # The teacher has an auxiliary head, which a bridge does without.
+    teacher = config.model.members.teacher
+    head = copy.deepcopy(teacher.decode_head)
+    teacher.auxiliary_head = head | dict(in_index=2, in_channels=head.in_channels // 2)
+    teacher.checkpoint = str(work_dir / 'teacher.pth')
+    weights = build(plain_config(config, 'teacher').model, seed=1).state_dict()
+    torch.save({'state_dict': weights}, teacher.checkpoint)
+    config.model.members.bridge = dict(type='mmseg_adm.TeacherBridge')
+    config.model.methods = dict(sokd=dict(type='mmseg_adm.SOKD'))
+    runner = Runner.from_cfg(config)
+    runner.train()
+    return runner.model.eval(), config, work_dir / 'iter_1.pth'
+
+
+def test_a_bridge_is_exported_with_what_it_shares(bridged, image, tmp_path):
+    model, config, checkpoint = bridged
+    config.dump(tmp_path / 'config.py')
+    target = tmp_path / 'bridge.pth'
+    done = subprocess.run(
+        [sys.executable, str(ROOT / 'tools/export_student.py'), str(tmp_path / 'config.py'),
+         str(checkpoint), '--member', 'bridge', '--out', str(target)],
+        env=os.environ | {'PYTHONPATH': str(ROOT)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert str(target) in done.stdout
+    assert 'mmseg_adm' not in target.with_suffix('.py').read_text()
+
+    alone = init_model(str(target.with_suffix('.py')), str(target), device='cpu')
+    saved = torch.load(target, weights_only=True)
+    alone.load_state_dict(saved['state_dict'])  # strictly, as init_model does not
+    teacher, own = (model.network(name).state_dict() for name in ('teacher', 'bridge'))
+    for key, value in saved['state_dict'].items():
+        assert torch.equal(value, own.get(key, teacher[key])), key
+    assert not torch.equal(
+        own['decode_head.conv_seg.weight'], teacher['decode_head.conv_seg.weight']
+    )
+    (expected,) = model.predict_members(batch_of(config, image), ('bridge',))['bridge']
+    found = inference_model(alone, str(image))
+    assert found.seg_logits.data.std() > 0
+    assert torch.equal(found.seg_logits.data, expected.seg_logits.data)
+    assert list(alone.dataset_meta['classes']) == list(saved['meta']['dataset_meta']['classes'])
+
+
+def test_a_bridge_is_not_exported_with_another_teacher(bridged, tmp_path):
+    _, config, checkpoint = bridged
+    config = copy.deepcopy(config)
+    record = read_checkpoint(checkpoint)['meta'][RECORD]
+    path = tmp_path / 'teacher.pth'
+    weights = torch.load(config.model.members.teacher.checkpoint)['state_dict']
+    torch.save({'state_dict': {key: value + 1 for key, value in weights.items()}}, path)
+    assert weights_record('teacher') in record
+    config.model.members.teacher.checkpoint = str(path)
+    text = r"'bridge' was trained on other weights of 'teacher' than .*members\.teacher\.checkpoint"
+    with pytest.raises(ValueError, match=text):
+        export_member(config, checkpoint, tmp_path / 'bridge.pth', 'bridge')
+    assert sorted(each.name for each in tmp_path.iterdir()) == ['teacher.pth']
+
+
+def test_a_bridge_can_be_the_one_that_is_deployed(bridged, tmp_path):
+    _, config, checkpoint = bridged
+    config = copy.deepcopy(config)
+    config.model.student = 'bridge'
+    weights = torch.load(export_member(config, checkpoint, tmp_path / 'deployed'))['state_dict']
+    own = torch.load(export_member(config, checkpoint, tmp_path / 'own', 'bridge'))['state_dict']
+    assert weights.keys() == own.keys()
 
 
 # ------------------------------------------------------------------------ what is refused

@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from mmengine import load
 
 from mmseg_adm.models import methods as methods_package
 
@@ -15,6 +16,7 @@ MODULES = {
     for path in sorted(PACKAGE.rglob('*.py'))
 }
 METHODS = [name for name in methods_package.__all__ if name != 'DistillationMethod']
+HEADINGS = ('How to use', 'Settings', 'Differences from the paper', 'Cost', 'Results')
 MODELS = 'mmseg_adm.models'
 # Who must not import whom: losses, taps -> methods -> distiller -> engine, export -> cli, tools.
 FORBIDDEN = {
@@ -162,11 +164,44 @@ def test_every_method_file_is_exported():
 @pytest.mark.parametrize('method', METHODS)
 def test_every_method_has_a_config_folder_with_a_card(method):
     folder = ROOT / 'configs' / method.lower()
-    assert list(folder.glob(f'{method.lower()}*_*.py')), f'no config of {method} in {folder}'
-    assert (folder / 'README.md').is_file(), f'no card: {folder / "README.md"}'
+    assert list(folder.glob(f'{method.lower()}_*.py')), f'no config of {method} in {folder}'
+    card = folder / 'README.md'
+    assert card.is_file(), f'no card: {card}'
+    headings = re.findall('^## (.+)$', card.read_text(), re.MULTILINE)
+    assert [heading for heading in headings if heading in HEADINGS] == list(HEADINGS)
+    named = re.findall(r'configs/\S+?\.py', card.read_text())
+    assert not [path for path in named if not (ROOT / path).is_file()]
+
+
+def row_of(method: str) -> str:
+    row = re.compile(rf'^\|\s*[*`]*\[?[*`]*{method}\b.*$', re.IGNORECASE | re.MULTILINE)
+    found = row.search((ROOT / 'README.md').read_text())
+    assert found, f'no row of {method} in README.md'
+    return found[0]
 
 
 @pytest.mark.parametrize('method', METHODS)
 def test_every_method_has_a_row_in_the_readme(method):
-    row = re.compile(rf'^\|\s*[*`]*\[?[*`]*{method}\b', re.IGNORECASE | re.MULTILINE)
-    assert row.search((ROOT / 'README.md').read_text()), f'no row of {method} in README.md'
+    assert f'(configs/{method.lower()})' in row_of(method)
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_every_method_has_a_metafile_of_what_was_measured(method):
+    folder = f'configs/{method.lower()}'
+    metafile = load(ROOT / folder / 'metafile.yml')
+    (collection,) = metafile['Collections']
+    assert collection['Name'] == method
+    assert collection['README'] == f'{folder}/README.md'
+    card = ' '.join((ROOT / collection['README']).read_text().replace('\n> ', ' ').split())
+    assert collection['Paper']['Title'] in card
+    assert collection['Paper']['URL'] in row_of(method)
+    assert metafile['Models'] or 'not run' in row_of(method)
+    for model in metafile['Models']:
+        assert model['In Collection'] == method
+        assert model['Config'] == f'{folder}/{model["Name"]}.py'
+        assert (ROOT / model['Config']).is_file()
+        metrics = model['Results']['Metrics']
+        assert 'mIoU' in metrics
+        # The document that tells with which command.
+        measured = (ROOT / 'README.md').read_text()
+        assert not [value for value in metrics.values() if f'{value:.2f}' not in measured]

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from mmseg_adm.models import losses
-from mmseg_adm.models.losses.reduction import resize, weighted_mean
+from mmseg_adm.models.losses.reduction import check_positions, resize, weighted_mean
 
 IGNORED = 255
 
@@ -53,6 +53,26 @@ def weighted_cross_entropy(student, teacher, valid=None, normalizer=None):
     )
 
 
+def intra_class_variation(student, teacher, valid=None, normalizer=None):
+    return losses.intra_class_variation(
+        student, teacher, labels_of(teacher, valid), IGNORED, normalizer
+    )
+
+
+def diversity(student, teacher, valid=None, normalizer=None):
+    target, _ = losses.shifted_attention(teacher, valid)
+    return losses.diversity(student, target, valid, normalizer)
+
+
+def unit_distance(student, teacher, valid=None, normalizer=None):
+    vectors = [losses.flattened(maps, valid) for maps in (student, teacher)]
+    return losses.unit_distance(*vectors, normalizer)
+
+
+def images(student, teacher, valid):
+    return float(len(student))
+
+
 def alignment_loss(student, teacher, valid=None, normalizer=None):
     similarity = losses.similarity_map(student, teacher.detach())
     return losses.alignment_loss(similarity, first_channel(teacher, valid).float(), normalizer)
@@ -65,6 +85,7 @@ def repulsion_loss(student, teacher, valid=None, normalizer=None):
 
 CONTRACTS = {
     'alignment_loss': Contract(alignment_loss, lambda s, t, v: first_channel(t, v).sum()),
+    'attention_transfer': Contract(losses.attention_transfer, images),
     'channel_wise_divergence': Contract(
         lambda s, t, v, n: losses.channel_wise_divergence(s, t, valid=v, normalizer=n),
         lambda s, t, v: float(s.shape[0] * s.shape[1]),
@@ -83,6 +104,20 @@ CONTRACTS = {
         lambda s, t, v: ((1 - losses.similarity_map(s, t).clamp(min=0)) * v).sum(),
         learner=1,
     ),
+    'diversity': Contract(diversity, count),
+    'feature_error': Contract(losses.feature_error, count),
+    'inter_class_correlation': Contract(
+        lambda s, t, v, n: losses.inter_class_correlation(s, t, valid=v, normalizer=n), count
+    ),
+    'inter_class_correlation at tau 3': Contract(
+        lambda s, t, v, n: losses.inter_class_correlation(s, t, 3.0, v, n), count
+    ),
+    'intra_class_variation': Contract(intra_class_variation, count),
+    # Three rows: the cells of another grid would not be those of maps twice as large.
+    'pairwise_affinity': Contract(
+        lambda s, t, v, n: losses.pairwise_affinity(s, t, (3, 1), v, n),
+        lambda s, t, v: losses.node_pairs(v, (3, 1)).sum(),
+    ),
     'pixel_kl': Contract(
         lambda s, t, v, n: losses.pixel_kl(s, t, valid=v, normalizer=n),
         count,
@@ -94,24 +129,42 @@ CONTRACTS = {
     'repulsion_loss': Contract(
         repulsion_loss, lambda s, t, v: first_channel(s, v).sum(), learner=1
     ),
+    'unit_distance': Contract(unit_distance, images),
     'weighted_cross_entropy': Contract(
         weighted_cross_entropy, lambda s, t, v: first_channel(t, v).sum()
     ),
 }
+# They divide, and pass no gradient: tested in their own file.
+WITHOUT_GRADIENT = {'distribution_distance', 'label_distance'}
+# Its target n - a' has an a' that falls with the resolution.
+DEPENDS_ON_RESOLUTION = {'diversity'}
 PAIR_LOSSES = [
     losses.channel_wise_divergence,
     losses.consensus_alignment,
     losses.cosine_distance,
+    losses.distribution_distance,
     losses.divergence_repulsion,
+    losses.feature_error,
+    losses.inter_class_correlation,
+    losses.intra_class_correlation,
     losses.pixel_kl,
+]
+POSITION_LOSSES = [
+    check_positions,
+    losses.attention_transfer,
+    losses.pairwise_affinity,
 ]
 MASKED_NAN_IN_GRADIENT = [
     'channel_wise_divergence',
     'channel_wise_divergence at tau 3',
+    'pairwise_affinity',
 ]
 MASKED_NAN_IN_VALUE = [
     *MASKED_NAN_IN_GRADIENT,
     'cosine_distance',
+    'feature_error',
+    'inter_class_correlation',
+    'inter_class_correlation at tau 3',
     'pixel_kl',
     'pixel_kl at tau 3',
 ]
@@ -140,7 +193,7 @@ def test_every_loss_has_a_contract():
         for name in losses.__all__
         if 'normalizer' in inspect.signature(getattr(losses, name)).parameters
     }
-    assert divides == {name.partition(' ')[0] for name in CONTRACTS}
+    assert divides == {name.partition(' ')[0] for name in CONTRACTS} | WITHOUT_GRADIENT
 
 
 def test_every_public_name_is_called_by_the_test_of_its_file():
@@ -160,7 +213,8 @@ def test_losses_import_torch_and_nothing_else(path):
         elif isinstance(node, ast.ImportFrom):
             assert node.level <= 1, f'{path.name} imports from outside of its folder'
             imported |= {node.module.partition('.')[0]} if node.level == 0 else set()
-    assert imported <= {'__future__', 'torch'}
+    # Of the standard library: what annotations need.
+    assert imported <= {'__future__', 'collections', 'torch'}
 
 
 def test_gradient_reaches_the_learner_alone(contract, batch):
@@ -252,12 +306,14 @@ def test_doubling_the_batch_changes_nothing(contract, batch):
     assert_close(contract.function(*doubled, None), contract.function(*batch, None))
 
 
-def test_doubling_the_resolution_changes_nothing(contract, batch):
+@pytest.mark.parametrize('name', [name for name in CONTRACTS if name not in DEPENDS_ON_RESOLUTION])
+def test_doubling_the_resolution_changes_nothing(name, batch):
     """Each position becomes four.
 
     In the mean over positions they count four times on both sides of the fraction. In the
     softmax over positions each gets p/4 and q/4: 4 * p/4 * log((p/4) / (q/4)) = p log(p/q).
     """
+    contract = CONTRACTS[name]
     doubled = [x.repeat_interleave(2, dim=-1).repeat_interleave(2, dim=-2) for x in batch]
     assert_close(contract.function(*doubled, None), contract.function(*batch, None))
 
@@ -329,7 +385,30 @@ def test_unequal_maps_are_refused(loss, student_shape, teacher_shape):
     assert f'got {student_shape} and {teacher_shape}' in str(error.value)
 
 
-@pytest.mark.parametrize('loss', PAIR_LOSSES)
+@pytest.mark.parametrize('loss', POSITION_LOSSES)
+@pytest.mark.parametrize(
+    ('student_shape', 'teacher_shape'),
+    [
+        ((2, 3, 4, 5), (2, 3, 8, 10)),
+        ((2, 3, 4, 5), (2, 3, 4, 6)),
+        ((2, 3, 4, 5), (1, 3, 4, 5)),
+        ((2, 3, 4), (2, 3, 4)),
+        ((2, 3, 4, 5), (2, 4, 5)),
+    ],
+)
+def test_other_positions_are_refused(loss, student_shape, teacher_shape):
+    with pytest.raises(ValueError, match='equal B, h and w') as error:
+        loss(torch.zeros(student_shape), torch.zeros(teacher_shape))
+    assert f'got {student_shape} and {teacher_shape}: resize one' in str(error.value)
+
+
+def test_positions_let_the_widths_differ():
+    student, teacher = torch.zeros(2, 3, 4, 5), torch.zeros(2, 6, 4, 5)
+    check_positions(student, teacher)
+    check_positions(student, teacher, torch.ones(2, 4, 5, dtype=torch.bool))
+
+
+@pytest.mark.parametrize('loss', [*PAIR_LOSSES, *POSITION_LOSSES])
 @pytest.mark.parametrize(
     'valid',
     [

@@ -1,0 +1,16 @@
+from .basics import everywhere, kl, positions
+
+
+def channel_wise_divergence(student, teacher, tau=1.0, valid=None):
+    """tau^2 / (B*K) * sum_{b,k} KL over the valid positions of image b, teacher || student."""
+    student, teacher = student.double(), teacher.detach().double()
+    valid = everywhere(student) if valid is None else valid
+    batch, channels = student.shape[:2]
+    total = 0
+    for b in range(batch):
+        counted = [(i, j) for image, i, j in positions(valid) if image == b]
+        for k in range(channels):
+            target_scores = [teacher[b, k, i, j] / tau for i, j in counted]
+            scores = [student[b, k, i, j] / tau for i, j in counted]
+            total = total + (kl(target_scores, scores) if counted else 0)
+    return tau**2 * total / (batch * channels)

@@ -1,0 +1,45 @@
+import torch
+
+from .basics import cosine, everywhere, positions
+
+
+def similarity_map(student, teacher):
+    """S_p = <fs_p, ft_p> / (|fs_p| |ft_p|)."""
+    student, teacher = student.double(), teacher.double()
+    batch, _, height, width = student.shape
+    rows = [
+        cosine(student[b, :, i, j], teacher[b, :, i, j])
+        for b in range(batch)
+        for i in range(height)
+        for j in range(width)
+    ]
+    return torch.stack(rows).reshape(batch, height, width)
+
+
+def consensus_alignment(student, teacher, valid=None):
+    """sum_valid c_p (1 - cos(fs_p, sg ft_p)) / sum_valid c_p, c_p = sg max(S_p, 0)."""
+    similarity = similarity_map(student, teacher.detach())
+    numerator = denominator = 0
+    for p in positions(everywhere(student) if valid is None else valid):
+        weight = max(similarity[p].item(), 0)
+        numerator = numerator + weight * (1 - similarity[p])
+        denominator += weight
+    return numerator / denominator
+
+
+def divergence_repulsion(student, teacher, valid=None):
+    """sum_valid d_p cos(sg fs_p, ft_p) / sum_valid d_p, d_p = sg (1 - max(S_p, 0))."""
+    similarity = similarity_map(student.detach(), teacher)
+    numerator = denominator = 0
+    for p in positions(everywhere(student) if valid is None else valid):
+        weight = 1 - max(similarity[p].item(), 0)
+        numerator = numerator + weight * similarity[p]
+        denominator += weight
+    return numerator / denominator
+
+
+def cosine_distance(student, teacher, valid=None):
+    """mean_valid (1 - cos(fs_p, sg ft_p))."""
+    similarity = similarity_map(student, teacher.detach())
+    counted = positions(everywhere(student) if valid is None else valid)
+    return sum(1 - similarity[p] for p in counted) / len(counted)
