@@ -3,10 +3,19 @@ import subprocess
 import sys
 
 import pytest
-from factory import DEMO, ROOT, demo_config, save_segmentor, segmentor
+from factory import DEMO, ROOT, demo_config, save_segmentor, segmentor, shrink
+from method_cases import METHODS
+from mmengine.config import Config
+from mmengine.registry import MODELS
 
 from mmseg_adm.models import KnowledgeDistiller
-from mmseg_adm.profiling import profile_step
+from mmseg_adm.profiling import comparable_configs, profile_step, use_untrained_teachers
+
+CAMVID = {
+    path.parent.name: path
+    for path in ROOT.glob('configs/*/[!p]*_camvid-96x128.py')
+    if 'offline' not in path.stem
+}
 
 
 def run(tool, *arguments, cwd, **environment):
@@ -41,6 +50,42 @@ def test_the_floor_runs_no_method_and_each_row_its_own(tmp_path, monkeypatch):
     assert [cost.parameters for cost in costs] == [0, 0, projection, projection]
     assert costs[0].memory < costs[3].memory < 2 * costs[0].memory
     assert costs[3].memory_ratio == costs[3].memory / costs[0].memory
+
+
+def test_a_bridge_is_no_part_of_the_floor(tmp_path):
+    config = Config.fromfile(CAMVID['sokd'])
+    for name, width in (('student', 4), ('teacher', 8)):
+        shrink(config.model.members[name], width)
+    config.merge_from_dict({
+        'model.data_preprocessor.size': (32, 48), 'train_dataloader.batch_size': 2,
+    })  # fmt: skip
+    use_untrained_teachers(config, tmp_path)
+    floor, sokd = profile_step(config, rounds=1, warmup=0)
+    assert floor.parameters == 0
+    bridge = MODELS.build(config.model).members['bridge']
+    assert sokd.parameters == sum(parameter.numel() for parameter in bridge.parameters())
+    assert sokd.memory > floor.memory
+
+
+def test_every_method_has_a_config_of_the_pair():
+    found = comparable_configs(CAMVID['adm'])
+    assert {path.stem.split('_')[0] for path in found} == {*map(str.lower, METHODS), 'adm-offline'}
+    assert len(found) == len(METHODS) + 1
+    assert all(path.stem.endswith('2k_camvid-96x128') for path in found)
+
+
+@pytest.mark.slow
+def test_one_table_of_all_methods(tmp_path):
+    result = run(
+        'profile_step.py', CAMVID['dml'], '--all', '--rounds', 1, '--cfg-options',
+        'train_dataloader.batch_size=2', 'model.data_preprocessor.size=(32,48)', cwd=tmp_path,
+        COLUMNS='160',
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-2000:]
+    rows = [line.split('│')[1:-1] for line in result.stdout.splitlines() if line.startswith('│')]
+    assert {row[0].strip() for row in rows} == {*map(str.lower, METHODS), 'adm-offline'}
+    for row in rows:
+        assert all(float(cell) > 0 for cell in row[3:8])
 
 
 def test_the_floor_runs_a_frozen_teacher_too(tmp_path, monkeypatch):
