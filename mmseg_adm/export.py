@@ -151,10 +151,16 @@ def _shared_weights(config: Config, bridge: str, checkpoint: dict) -> dict:
     """What a bridge shares with its frozen teacher, which no checkpoint of the run holds.
 
     Raises:
-        ValueError: If the teacher's weights are others than those of the run.
+        ValueError: If the teacher's weights are not named, or others than those of the run.
     """
     teacher = bridged_teacher(config.model.members[bridge])
-    path = local_path(config.model.members[teacher].checkpoint)
+    source = config.model.members[teacher].get('checkpoint')
+    if not source:
+        raise ValueError(
+            f"'{bridge}' goes on from '{teacher}', which has no checkpoint: set model.members."
+            f'{teacher}.checkpoint to the file of the run'
+        )
+    path = local_path(source)
     record = checkpoint.get('meta', {}).get(RECORD, {})
     expected = record.get(weights_record(teacher))
     if expected is not None and expected != sha256_of(path):

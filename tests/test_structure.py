@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from mmengine import load
 
+from mmseg_adm.models import losses
 from mmseg_adm.models import methods as methods_package
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -205,3 +206,8 @@ def test_every_method_has_a_metafile_of_what_was_measured(method):
         # The document that tells with which command.
         measured = (ROOT / 'README.md').read_text()
         assert not [value for value in metrics.values() if f'{value:.2f}' not in measured]
+
+
+@pytest.mark.parametrize('name', losses.__all__)
+def test_every_formula_is_listed(name):
+    assert f'`{name}`' in (ROOT / 'docs' / 'losses.md').read_text()

@@ -181,16 +181,17 @@ def map_shapes(
         ValueError: If the network has no such point.
         TypeError: If a point yields no map.
     """
-    taps = {point: FeatureTap(network, point) for point in points}
     was_training = network.training
     parameter = next(network.parameters())
+    taps: list[FeatureTap] = []
     try:
+        taps.extend(FeatureTap(network, point) for point in points)
         network.eval()
-        with torch.no_grad(), recording(list(taps.values())):
+        with torch.no_grad(), recording(taps):
             network(parameter.new_zeros(1, 3, *probe_size))
-            shapes = [tap.value.shape for tap in taps.values()]
+            shapes = [tap.value.shape for tap in taps]
     finally:
         network.train(was_training)
-        for tap in taps.values():
+        for tap in taps:
             tap.remove()
     return {point: (c, h, w) for point, (_, c, h, w) in zip(points, shapes, strict=True)}

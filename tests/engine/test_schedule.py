@@ -27,6 +27,15 @@ TABLE = [
         dict(start=3, ramp='cosine', ramp_iters=4),
         [0, 0, 0, 0.1464466094, 0.5, 0.8535533906, 1, 1],
     ),
+    # exp(-5 (1 - x)^2) at x = 1/4, 1/2, 3/4, 1.
+    (
+        dict(ramp='exponential', ramp_iters=4),
+        [0.0600546679, 0.2865047969, 0.7316156289, 1, 1, 1, 1, 1],
+    ),
+    (
+        dict(start=1, ramp='exponential', ramp_iters=2, stop=4),
+        [0, 0.2865047969, 1, 1, 0, 0, 0, 0],
+    ),
 ]
 
 
@@ -125,7 +134,10 @@ def test_a_frozen_teacher_runs_only_while_a_method_reads_it(city, tmp_path):
     ('options', 'text'),
     [
         (dict(begin=3), "schedule of 'adm' has no option 'begin': start, ramp, ramp_iters, stop"),
-        (dict(ramp='exp', ramp_iters=3), "ramp must be 'linear', 'cosine' or None, got 'exp'"),
+        (
+            dict(ramp='exp', ramp_iters=3),
+            "ramp must be 'linear', 'cosine', 'exponential' or None, got 'e",
+        ),
         (dict(ramp='linear'), "schedule of 'adm' has a ramp without ramp_iters"),
         (dict(ramp='linear', ramp_iters=0), 'has a ramp without ramp_iters'),
         (dict(start=-1), 'start must be an integer >= 0, got -1'),

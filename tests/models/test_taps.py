@@ -13,6 +13,7 @@ from mmseg_adm.models.taps import (
     channels_at,
     find_classifier,
     find_module,
+    map_shapes,
     recording,
 )
 
@@ -357,3 +358,28 @@ def test_probing_the_width_leaves_no_trace(training):
     assert torch.equal(torch.get_rng_state(), state)
     assert_close(model.state_dict(), before, rtol=0, atol=0)
     assert all(not module._forward_hooks for module in model.modules())
+
+
+def test_shapes_of_several_maps_cost_one_pass():
+    model = network(HEADS['PSP']).train()
+    calls = []
+    model.backbone.register_forward_hook(lambda *_: calls.append(None))
+    points = ['logits', 'features', 'decode_head.bottleneck']
+    found = map_shapes(model, points, probe_size=(64, 96))
+    # The last of the backbone's maps is 32 times smaller.
+    assert found == {'logits': (CLASSES, 2, 3), 'features': (6, 2, 3),
+                     'decode_head.bottleneck': (6, 2, 3)}  # fmt: skip
+    assert list(found) == points
+    assert len(calls) == 1
+    assert map_shapes(model, ['logits'])['logits'] == (CLASSES, 4, 4)
+    assert model.training
+    assert all(not module._forward_hooks for module in model.modules() if module != model.backbone)
+
+
+def test_shapes_where_there_is_no_map_are_refused():
+    model = network(HEADS['PSP'])
+    with pytest.raises(TypeError, match="tap 'backbone' reads a MixVisionTransformer that returns"):
+        map_shapes(model, ['logits', 'backbone'])
+    assert all(not module._forward_hooks for module in model.modules())
+    with pytest.raises(ValueError, match=r"has no point 'backbone\.layer9' to tap"):
+        map_shapes(model, ['logits', 'backbone.layer9'])

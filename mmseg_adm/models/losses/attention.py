@@ -8,6 +8,10 @@ from torch import Tensor
 
 from .reduction import check_positions, mask_of, weighted_mean
 
+# Attention is of second order in the features, and so small; for the same reason the gradient
+# at zero vanishes whatever is divided by.
+ATTENTION_EPS = 1e-8
+
 
 def attention(maps: Tensor, valid: Tensor | None = None) -> Tensor:
     """``A(F)``: the mean over channels of F^2, flattened: (B, h*w) in float32.
@@ -29,7 +33,10 @@ def flattened(maps: Tensor, valid: Tensor | None = None) -> Tensor:
 
 
 def unit_distance(
-    student: Tensor, teacher: Tensor, normalizer: Tensor | float | None = None
+    student: Tensor,
+    teacher: Tensor,
+    normalizer: Tensor | float | None = None,
+    eps: float = 1e-4,
 ) -> Tensor:
     """``1/B sum_b |s_b/|s_b| - sg t_b/|t_b||^2``, between 0 and 4. Gradient: the student only.
 
@@ -37,23 +44,28 @@ def unit_distance(
         student: (B, D).
         teacher: (B, D), detached here.
         normalizer: The divisor in place of B.
+        eps: The least length that is divided by: the gradient at a zero vector is its inverse.
 
     Raises:
         ValueError: If the shapes differ.
     """
+    _check_vectors(student, teacher)
+    student, teacher = (unit(vectors.float(), eps) for vectors in (student, teacher.detach()))
+    distance = (student - teacher).square().sum(dim=1)
+    return weighted_mean(distance, torch.ones_like(distance), normalizer)
+
+
+def unit(vectors: Tensor, eps: float = ATTENTION_EPS) -> Tensor:
+    """Vectors (B, D) of length one; zero stays zero."""
+    return F.normalize(vectors, dim=1, eps=eps)
+
+
+def _check_vectors(student: Tensor, teacher: Tensor) -> None:
     if student.dim() != 2 or student.shape != teacher.shape:
         raise ValueError(
             'student and teacher must both be (B, D) and of equal shape, got '
             f'{tuple(student.shape)} and {tuple(teacher.shape)}'
         )
-    student, teacher = (unit(vectors.float()) for vectors in (student, teacher.detach()))
-    distance = (student - teacher).square().sum(dim=1)
-    return weighted_mean(distance, torch.ones_like(distance), normalizer)
-
-
-def unit(vectors: Tensor) -> Tensor:
-    """Vectors (B, D) of length one; zero stays zero."""
-    return F.normalize(vectors, dim=1, eps=1e-8)
 
 
 def attention_transfer(
@@ -78,7 +90,8 @@ def attention_transfer(
         ValueError: If shapes disagree.
     """
     check_positions(student, teacher, valid)
-    return unit_distance(attention(student, valid), attention(teacher, valid), normalizer)
+    pair = attention(student, valid), attention(teacher, valid)
+    return unit_distance(*pair, normalizer, ATTENTION_EPS)
 
 
 def shifted_attention(maps: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -105,7 +118,7 @@ def shifted_attention(maps: Tensor, valid: Tensor | None = None) -> tuple[Tensor
     response = unit(response)
     ranked = response.masked_fill(mask == 0, torch.inf).sort(dim=1).values
     third = (count / 3).floor().clamp(min=1).long() - 1
-    above = (response > ranked.gather(1, third)) & (mask > 0)
+    above = response > ranked.gather(1, third)
     target = torch.where(above, scale - response, response)
     change = scale * (target - response) / maps.shape[1]
     return target, maps + change.unflatten(1, maps.shape[-2:])[:, None]
@@ -126,6 +139,11 @@ def diversity(
         target: (B, h*w), from :func:`shifted_attention` of the peer, detached here.
         valid: Boolean (B, h, w).
         normalizer: The divisor in place of the number of valid positions.
+
+    Raises:
+        ValueError: If shapes disagree.
     """
-    error = (unit(attention(student, valid)) - target.detach().float()).square()
+    own = attention(student, valid)
+    _check_vectors(own, target)
+    error = (unit(own) - target.detach().float()).square()
     return weighted_mean(error, mask_of(valid, student).flatten(1), normalizer)

@@ -14,7 +14,10 @@ from torch import Tensor
 
 from .reduction import check_pair, mask_of, weighted_mean
 
-EPS = 1e-6
+# The least length of a centred distribution, and the least deviation of a class over positions
+# (float32 rounds a constant one to about 1e-8): at less the gradient would outweigh all others.
+EPS_INTER = 1e-4
+EPS_INTRA = 1e-6
 
 
 def inter_class_correlation(
@@ -43,7 +46,7 @@ def inter_class_correlation(
     student, teacher = _distributions(student_logits, teacher_logits, tau)
     # Every distribution has the mean 1/K.
     mean = 1 / student.shape[1]
-    correlation = F.cosine_similarity(student - mean, teacher - mean, dim=1, eps=EPS)
+    correlation = F.cosine_similarity(student - mean, teacher - mean, dim=1, eps=EPS_INTER)
     return tau**2 * weighted_mean(1 - correlation, mask_of(valid, student), normalizer)
 
 
@@ -82,8 +85,8 @@ def intra_class_correlation(
     centred = maps - (total(maps) / count.clamp(min=1))[:, None, :, None, None]
     student, teacher = centred
     products = total(torch.stack([student * teacher, student.square(), teacher.square()]))
-    covariance, *variances = products
-    deviations = [variance.clamp(min=EPS**2).sqrt() for variance in variances]
+    covariance, *variances = products / count.clamp(min=1)
+    deviations = [variance.clamp(min=EPS_INTRA**2).sqrt() for variance in variances]
     distance = 1 - covariance / (deviations[0] * deviations[1])
     return tau**2 * weighted_mean(distance, (count > 0).float(), None)
 

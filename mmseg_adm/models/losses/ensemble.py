@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .reduction import weighted_mean
+from .reduction import check_labels, weighted_mean
 
 
 def naive_target(logits: Sequence[Tensor], labels: Tensor, ignore_index: int = 255) -> Tensor:
@@ -66,11 +66,10 @@ def mean_target(logits: Sequence[Tensor], labels: Tensor, ignore_index: int = 25
 
 
 def _stacked(logits: Sequence[Tensor], labels: Tensor) -> Tensor:
-    first = logits[0]
-    expected = (first.shape[0], *first.shape[-2:])
-    if any(own.shape != first.shape for own in logits) or tuple(labels.shape) != expected:
+    if any(own.shape != logits[0].shape for own in logits):
         raise ValueError(
-            'expected logits of equal shape (B, K, h, w) and labels (B, h, w), got '
-            f'{[tuple(own.shape) for own in logits]} and {tuple(labels.shape)}'
+            'expected logits of equal shape (B, K, h, w), got '
+            f'{[tuple(own.shape) for own in logits]}: resize them first'
         )
+    check_labels(logits[0], labels)
     return torch.stack([own.detach().float() for own in logits])

@@ -31,6 +31,16 @@ def check_positions(student: Tensor, teacher: Tensor, valid: Tensor | None = Non
         check_valid(valid, student)
 
 
+def check_labels(maps: Tensor, labels: Tensor) -> None:
+    """Raise ``ValueError`` unless ``labels`` are (B, h, w), one for each position of ``maps``."""
+    expected = (maps.shape[0], *maps.shape[-2:])
+    if maps.dim() != 4 or tuple(labels.shape) != expected:
+        raise ValueError(
+            f'expected maps (B, C, h, w) with labels (B, h, w), got {tuple(maps.shape)} and '
+            f'{tuple(labels.shape)}: resize the labels first'
+        )
+
+
 def check_valid(valid: Tensor, reference: Tensor) -> None:
     """Raise ``ValueError`` unless ``valid`` is a boolean (B, h, w) mask of ``reference``."""
     expected = (reference.shape[0], *reference.shape[-2:])

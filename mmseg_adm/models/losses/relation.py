@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .reduction import check_positions, mask_of, weighted_mean
+from .reduction import check_labels, check_positions, mask_of, weighted_mean
 
 
 def pairwise_affinity(
@@ -48,7 +48,8 @@ def affinity(maps: Tensor, grid: tuple[int, int], valid: Tensor | None = None) -
     nodes = nodes.masked_fill(F.adaptive_max_pool2d(mask, grid) == 0, 0).flatten(2)
     # As for cosines elsewhere: torch's 1e-12 would let a dead node outweigh all others.
     nodes = F.normalize(nodes, dim=1, eps=1e-4)
-    return nodes.transpose(1, 2) @ nodes
+    with torch.autocast(nodes.device.type, enabled=False):
+        return nodes.transpose(1, 2) @ nodes
 
 
 def node_pairs(valid: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -83,8 +84,9 @@ def intra_class_variation(
     Raises:
         ValueError: If shapes disagree.
     """
+    check_positions(student, teacher)
+    check_labels(student, labels)
     valid = labels != ignore_index
-    check_positions(student, teacher, valid)
     own = class_similarity(student, labels, ignore_index)
     other = class_similarity(teacher.detach(), labels, ignore_index)
     return weighted_mean((own - other).square(), valid.float(), normalizer)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .reduction import check_pair, mask_of, weighted_mean
+from .reduction import check_labels, check_pair, mask_of, weighted_mean
 
 
 def distribution_distance(
@@ -55,7 +55,11 @@ def label_distance(
         tau: Temperature.
         ignore_index: Labels that do not count.
         normalizer: The divisor in place of the number of labelled positions.
+
+    Raises:
+        ValueError: If shapes disagree.
     """
+    check_labels(logits, labels)
     valid = labels != ignore_index
     probability = F.softmax(logits.detach().float() / tau, dim=1)
     true = probability.gather(1, labels.masked_fill(~valid, 0)[:, None])[:, 0]

@@ -86,9 +86,11 @@ def test_any_index_may_be_ignored(target, ignore_index):
 def test_nothing_labelled_is_finite(target):
     logits, labels = torch.randn(2, 2, 3, 3, 4), torch.full((2, 3, 4), IGNORED)
     value = target(logits, labels)
-    expected = dict(
-        zip(TARGETS, (logits[0], torch.zeros_like(logits[0]), logits.mean(dim=0)), strict=True)
-    )
+    expected = {
+        naive_target: logits[0],
+        min_logit_target: torch.zeros_like(logits[0]),
+        mean_target: logits.mean(dim=0),
+    }
     assert_close(value, expected[target])
 
 
@@ -125,6 +127,6 @@ def test_is_float32_without_gradient(target, dtype):
 )
 def test_other_shapes_are_refused(target, second, labels):
     logits = [torch.zeros(2, 3, 4, 5), torch.zeros(second)]
-    with pytest.raises(ValueError, match=r'logits of equal shape \(B, K, h, w\)') as error:
+    with pytest.raises(ValueError, match=r'^expected (logits of equal shape|maps)') as error:
         target(logits, torch.zeros(labels, dtype=torch.int64))
-    assert f'got {[(2, 3, 4, 5), second]} and {labels}' in str(error.value)
+    assert str(second if second != (2, 3, 4, 5) else labels) in str(error.value)

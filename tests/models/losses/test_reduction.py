@@ -268,8 +268,13 @@ def test_half_precision_is_computed_in_float32(contract, batch, dtype, autocast)
     student, teacher = student.to(dtype), teacher.to(dtype)
     function = masked(contract, valid)
     expected, expected_gradients = value_and_gradients(function, student.float(), teacher.float())
-    with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
-        value, gradients = value_and_gradients(function, student, teacher)
+
+    def forward(*pair):
+        # The forward pass alone, as in training.
+        with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
+            return function(*pair)
+
+    value, gradients = value_and_gradients(forward, student, teacher)
     assert value.dtype == torch.float32
     assert_close(value, expected)
     for gradient, expected_gradient in zip(gradients, expected_gradients, strict=True):
