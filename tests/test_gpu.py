@@ -16,6 +16,7 @@ from factory import (
     save_segmentor,
     segmentor,
 )
+from method_cases import METHODS as METHOD_CASES
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.runner import Runner
@@ -106,6 +107,38 @@ def test_half_precision_stays_finite_and_close():
         assert all(math.isfinite(value) for value in losses.values())
     assert half[0]['loss'] == pytest.approx(exact['loss'], rel=0.05)
     assert half[0] != exact
+
+
+GROUPS = dict(
+    constructor='mmseg_adm.GroupOptimWrapperConstructor',
+    dtype='float16',
+    rest=dict(optimizer=dict(type='SGD', lr=0.01), clip_grad=dict(max_norm=1.0)),
+)
+WRAPPERS = {
+    'one': dict(type='AmpOptimWrapper', loss_scale='dynamic', dtype='float16',
+                optimizer=dict(type='SGD', lr=0.01)),
+    'groups': GROUPS,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('wrapper', WRAPPERS)
+@pytest.mark.parametrize('name', METHOD_CASES)
+def test_every_method_in_half_precision(name, wrapper, tmp_path):
+    variant = METHOD_CASES[name][0]
+    frozen = variant.frozen_teacher and variant.members != 'peers'
+    checkpoint = save_segmentor(tmp_path / 'teacher.pth', segmentor(8)) if frozen else None
+    members = variant.networks(segmentor(4), segmentor(8), checkpoint)
+    model = on_gpu(dict(method=variant.config), members=members, student=variant.student)
+    model.pauses_members = True
+    optim_wrapper = build_optim_wrapper(model, WRAPPERS[wrapper])
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    for seed in range(4):
+        for key, value in model.train_step(raw_batch(seed=seed), optim_wrapper).items():
+            assert math.isfinite(value), key
+    after = model.state_dict()
+    for member in model.members:
+        key = f'members.{member}.decode_head.conv_seg.weight'
+        assert not after[key].equal(before[key])
 
 
 def test_a_frozen_member_moves_along(tmp_path):

@@ -511,7 +511,7 @@ def test_valid_is_the_nearest_label(size, ignore_index):
                 label = labels[b, i * 7 // size[0], j * 9 // size[1]]
                 expected[b, i, j] = label != ignore_index
     assert torch.equal(step.valid(maps), expected)
-    assert step.valid(maps) is step.valid(maps + 1)
+    assert step.labels_like(maps) is step.labels_like(maps + 1)
     assert step.valid_count(maps) == expected.sum()
     assert step.over_ranks(step.valid_count(maps)) == expected.sum()
 
