@@ -217,3 +217,29 @@ def check_state_dict(module: nn.Module, weights: Mapping[str, Tensor], source: s
 def _some(keys: list[str]) -> str:
     more = f', and {len(keys) - SHOWN_KEYS} more' if len(keys) > SHOWN_KEYS else ''
     return ', '.join(keys[:SHOWN_KEYS]) + more
+
+
+def drop_pretrained(config: dict, remote_only: bool = False) -> None:
+    """Remove initialisation from checkpoints, in place and at any depth.
+
+    Args:
+        config: A model config.
+        remote_only: Keep what lies in local files.
+    """
+
+    def dropped(source: object) -> bool:
+        return is_remote(source) or not remote_only
+
+    for key in ('pretrained', 'checkpoint'):
+        if config.get(key) and config.get('type') != 'Pretrained' and dropped(config[key]):
+            config[key] = None
+    if init := config.get('init_cfg'):
+        steps = [init] if isinstance(init, dict) else list(init)
+        kept = [step for step in steps
+                if step.get('type') != 'Pretrained' or not dropped(step['checkpoint'])]  # fmt: skip
+        if len(kept) < len(steps):
+            config['init_cfg'] = kept or None
+    for value in config.values():
+        for child in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(child, dict):
+                drop_pretrained(child, remote_only)

@@ -11,8 +11,7 @@ from mmengine.config import Config, DictAction
 from mmengine.dist import barrier, is_distributed
 from mmengine.logging import print_log
 
-from .checkpoint import install_safe_loading, is_remote
-from .export import drop_pretrained
+from .checkpoint import drop_pretrained, install_safe_loading, is_remote
 
 CFG_OPTIONS_HELP = (
     'override settings of the config: key-value pairs in xxx=yyy format, lists as key="[a,b]" '

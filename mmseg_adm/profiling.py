@@ -47,6 +47,9 @@ class StepCost:
     parameters: int
 
 
+READER = 'frozen_members'
+
+
 class _FrozenReader(DistillationMethod):
     """Reads every frozen member and learns nothing, so that the floor runs them too."""
 
@@ -94,7 +97,7 @@ def profile_step(config: Config, rounds: int = 10, warmup: int = 2) -> list[Step
     model.pauses_members = True
     names = list(model.methods)
     bridges = [name for name, member in config.model.members.items() if is_bridge(member or {})]
-    model.methods['frozen_members'] = _FrozenReader(tuple(model.frozen))
+    model.methods[READER] = _FrozenReader(tuple(model.frozen))
     wrapper = build_optim_wrapper(model, config.optim_wrapper)
     batch = _random_batch(config, model)
 
@@ -105,9 +108,7 @@ def profile_step(config: Config, rounds: int = 10, warmup: int = 2) -> list[Step
 
     def step_of(active: list[str]) -> Callable[[], object]:
         def step() -> object:
-            for name in names:
-                model.methods[name].strength = float(name in active)
-            with _without(model.members, () if active else bridges):
+            with _running(model, active, bridges):
                 return model.train_step(batch, wrapper)
 
         return step
@@ -120,29 +121,30 @@ def profile_step(config: Config, rounds: int = 10, warmup: int = 2) -> list[Step
             elapsed = _time(steps[name], device)
             if turn >= warmup:
                 seconds[name].append(elapsed)
-    resident = _resident_bytes(model, wrapper)
-    memory = {name: resident + _peak_bytes(step, device) for name, step in steps.items()}
-    return [
-        StepCost(
-            name=name,
-            seconds=statistics.median(seconds[name]),
-            time_ratio=statistics.median(
-                own / floor for own, floor in zip(seconds[name], seconds['floor'], strict=True)
-            ),
-            memory=memory[name],
-            memory_ratio=memory[name] / memory['floor'],
-            parameters=sum(
+    costs: list[StepCost] = []
+    for name, active in variants.items():
+        with _running(model, active, bridges):
+            memory = _resident_bytes(model, wrapper)
+            extra = [model.methods, *(model.members[bridge] for bridge in bridges if active)]
+            parameters = sum(
                 parameter.numel()
-                for module in (
-                    *(model.methods[method] for method in active),
-                    *(model.members[bridge] for bridge in bridges if active),
-                )
+                for module in extra
                 for parameter in module.parameters()
                 if parameter.requires_grad
-            ),
+            )
+        memory += _peak_bytes(steps[name], device)
+        ratios = [own / floor for own, floor in zip(seconds[name], seconds['floor'], strict=True)]
+        costs.append(
+            StepCost(
+                name=name,
+                seconds=statistics.median(seconds[name]),
+                time_ratio=statistics.median(ratios),
+                memory=memory,
+                memory_ratio=memory / (costs[0].memory if costs else memory),
+                parameters=parameters,
+            )
         )
-        for name, active in variants.items()
-    ]
+    return costs
 
 
 def comparable_configs(path: str | Path) -> list[Path]:
@@ -170,19 +172,28 @@ def use_untrained_teachers(config: Config, folder: Path) -> None:
     """Give frozen members random weights in ``folder``: a step costs the same with them."""
     init_default_scope(config.get('default_scope', 'mmseg'))
     for name, member in config.model.members.items():
-        if member.get('frozen'):
+        if member and member.get('frozen'):
             network = MMSEG_MODELS.build(plain_config(config, name).model)
             member.checkpoint = str(folder / f'{name}.pth')
             torch.save({'state_dict': network.state_dict()}, member.checkpoint)
 
 
 @contextmanager
-def _without(members: torch.nn.ModuleDict, names: Sequence[str]) -> Iterator[None]:
-    taken = {name: members.pop(name) for name in names}
+def _running(
+    model: KnowledgeDistiller, active: Sequence[str], bridges: Sequence[str]
+) -> Iterator[None]:
+    """Leave nothing in the model but its networks and the active methods with their bridges."""
+    everything = [(modules, dict(modules.items())) for modules in (model.methods, model.members)]
+    for name in [name for name in model.methods if name not in (*active, READER)]:
+        del model.methods[name]
+    for name in () if active else bridges:
+        del model.members[name]
     try:
         yield
     finally:
-        members.update(taken)
+        for modules, before in everything:
+            modules.clear()
+            modules.update(before)
 
 
 def _random_batch(config: Config, model: KnowledgeDistiller) -> dict:
@@ -217,7 +228,8 @@ def _resident_bytes(model: KnowledgeDistiller, wrapper) -> int:
     for member in model.frozen.values():
         tensors += [*member.network.parameters(), *member.network.buffers()]
     for each in wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]:
-        for state in each.optimizer.state.values():
+        for parameter in model.parameters():
+            state = each.optimizer.state.get(parameter, {})
             tensors += [value for value in state.values() if isinstance(value, Tensor)]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 

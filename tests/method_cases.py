@@ -162,7 +162,10 @@ METHODS = {
     'KD': [offline('KD', 'loss_kl', tau=1), offline('KD', 'loss_kl', tau=4)],
     'KDCL': [online('KDCL', ensemble=name) for name in ('naive', 'min_logit', 'mean')],
     'MGD': [MGD],
-    'SKD': [offline('SKD', 'loss_pairwise'), offline('SKD', 'loss_pairwise', grid=(2, 3))],
+    'SKD': [
+        offline('SKD', 'loss_pairwise', weight=1.0),
+        offline('SKD', 'loss_pairwise', grid=(2, 3)),
+    ],
     'SOKD': [SOKD],
     'SwitOKD': [online('SwitOKD'), online('SwitOKD', tau=2)],
 }

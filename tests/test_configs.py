@@ -10,9 +10,9 @@ from factory import ROOT, build, raw_batch, save_segmentor, shrink
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 
-from mmseg_adm.checkpoint import is_remote
+from mmseg_adm.checkpoint import drop_pretrained, is_remote
 from mmseg_adm.cli import replace_sync_bn
-from mmseg_adm.export import drop_pretrained, is_distillation_config
+from mmseg_adm.export import is_distillation_config
 from mmseg_adm.models import methods
 from mmseg_adm.models.bridge import is_bridge
 from mmseg_adm.models.members import MEMBER_OPTIONS

@@ -12,9 +12,8 @@ from mmengine.runner import Runner
 from mmseg.apis import inference_model, init_model
 from mmseg.registry import MODELS as MMSEG_MODELS
 
-from mmseg_adm.checkpoint import RECORD, read_checkpoint, weights_record
+from mmseg_adm.checkpoint import RECORD, drop_pretrained, read_checkpoint, weights_record
 from mmseg_adm.export import (
-    drop_pretrained,
     export_member,
     is_distillation_config,
     plain_checkpoint,

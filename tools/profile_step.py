@@ -76,6 +76,7 @@ def profile_all(args) -> None:
         members = [
             f'{name} (frozen)' if member.get('frozen') else name
             for name, member in config.model.members.items()
+            if member
         ]
         table.add_row(
             path.stem.split('_')[0],

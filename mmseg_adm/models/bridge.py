@@ -10,10 +10,12 @@ import torch
 from mmengine.config import ConfigDict
 from mmseg.models.backbones import MixVisionTransformer, MobileNetV2, ResNet, SwinTransformer
 from mmseg.registry import MODELS as MMSEG_MODELS
-from torch import Tensor, nn
+from torch import nn
+
+from mmseg_adm.checkpoint import drop_pretrained
 
 from .members import MEMBER_OPTIONS, FrozenMember
-from .taps import find_module
+from .taps import find_module, probe_images
 
 BRIDGE = 'mmseg_adm.TeacherBridge'
 OPTIONS = ('type', 'teacher', 'split', 'init')
@@ -100,7 +102,8 @@ def build_bridge(
         teacher = bridged_teacher(config)
         if teacher not in frozen:
             raise ValueError(
-                f"it extends '{teacher}', which must be a frozen member with a checkpoint: "
+                f"as SOKD's bridge it extends '{teacher}', which must be a frozen member with a "
+                'checkpoint: '
                 f"model.members.{teacher}=dict(frozen=True, checkpoint='...')"
             )
         source: Any = frozen[teacher].network
@@ -132,7 +135,8 @@ def _last_stage(backbone: Any) -> str:
         return backbone.res_layers[-1]
     if isinstance(backbone, MobileNetV2):
         # Several layers make a stage: those after the second to last that is put out.
-        return backbone.layers[sorted(backbone.out_indices)[-2] + 1]
+        *_, before, _ = (-1, *sorted(backbone.out_indices))
+        return backbone.layers[before + 1]
     if isinstance(backbone, MixVisionTransformer):
         return f'layers.{len(backbone.layers) - 1}'
     if isinstance(backbone, SwinTransformer):
@@ -147,7 +151,7 @@ def _last_stage(backbone: Any) -> str:
 
 def _copy_of(source: nn.Module, plain: ConfigDict, init: str) -> Any:
     if init == 'fresh':
-        _without_pretrained(plain)
+        drop_pretrained(plain)
     bridge = MMSEG_MODELS.build(plain)
     if init == 'fresh':
         bridge.init_weights()
@@ -155,16 +159,6 @@ def _copy_of(source: nn.Module, plain: ConfigDict, init: str) -> Any:
         own = bridge.state_dict()
         bridge.load_state_dict({k: v for k, v in source.state_dict().items() if k in own})
     return bridge
-
-
-def _without_pretrained(config: ConfigDict) -> None:
-    """A pretrained backbone would be downloaded for its first stages, which are shared."""
-    config.pop('pretrained', None)
-    if init := config.backbone.get('init_cfg'):
-        steps = [init] if isinstance(init, Mapping) else init
-        kept = [step for step in steps if step.get('type') != 'Pretrained']
-        if len(kept) < len(steps):
-            config.backbone.init_cfg = kept or None
 
 
 def _share(bridge: Any, source: Any, split: str) -> None:
@@ -208,7 +202,7 @@ def _calls_before(backbone: nn.Module, split: str) -> list[str]:
             handles.append(module.register_forward_hook(leave))
     try:
         with torch.no_grad():
-            backbone(_probe(backbone))
+            backbone(probe_images(backbone))
     finally:
         for handle in handles:
             handle.remove()
@@ -233,7 +227,7 @@ def _check_equal(bridge: Any, source: Any, split: str) -> None:
     weights = source.state_dict()
     shared = [module for module in bridge.modules() if isinstance(module, SharedModule)]
     was_training = bridge.training
-    images = _probe(source)
+    images = probe_images(source)
     try:
         bridge.load_state_dict({key: weights[key] for key in own})
         bridge.eval()
@@ -255,9 +249,3 @@ def _check_equal(bridge: Any, source: Any, split: str) -> None:
             'reads more than the modules called before it returned. Set split to another module, '
             'or take an offline method that needs no bridge (mmseg_adm.KD, CWD)'
         )
-
-
-def _probe(network: nn.Module) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn(1, 3, 128, 128, generator=generator)
-    return images.to(next(network.parameters()))

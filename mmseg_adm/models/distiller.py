@@ -103,6 +103,7 @@ class KnowledgeDistiller(BaseModel):
         networks = {name: self.network(name) for name in self.member_names}
         for name, config in methods.items():
             self.methods[name] = build_method(name, config, networks, self.frozen)
+        self._shared = [each for each in self.members.modules() if isinstance(each, SharedModule)]
         self._trained_taps: dict[str, dict[str, FeatureTap]] = {}
         self._set_taps()
 
@@ -259,8 +260,7 @@ class KnowledgeDistiller(BaseModel):
 
     def _taps(self) -> list[Recorder]:
         members = self._taps_by_member().values()
-        shared = (each for each in self.members.modules() if isinstance(each, SharedModule))
-        return [*(tap for taps in members for tap in taps.values()), *shared]
+        return [*(tap for taps in members for tap in taps.values()), *self._shared]
 
     def _step(self, data_samples: list) -> DistillationStep:
         labels = torch.stack([sample.gt_sem_seg.data for sample in data_samples]).squeeze(1)

@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from mmengine.dist import all_reduce, get_world_size
 from torch import Tensor
 
-from .losses import labelled_weight, weighted_cross_entropy
+from .losses import labelled_weight, pixel_kl, weighted_cross_entropy
 from .losses.reduction import resize
 from .taps import FeatureTap
 
 
 class DistillationStep:
-    """Captured maps, labels and divisors of one batch; each computed at most once.
+    """Captured maps, labels and divisors of one batch.
 
     Args:
         taps: By member and point; they hold what this batch produced.
@@ -118,6 +118,11 @@ class DistillationStep:
             total = labelled_weight(weight, self.labels, self.ignore_index).sum()
             normalizer = self.over_ranks(total)
         return weighted_cross_entropy(logits, self.labels, weight, self.ignore_index, normalizer)
+
+    def imitate(self, logits: Tensor, target: Tensor, tau: float) -> Tensor:
+        """:func:`pixel_kl` of this batch, the target resized to ``logits``."""
+        target = self.match_size(target, like=logits)
+        return pixel_kl(logits, target, tau, self.valid(logits), self.valid_count(logits))
 
     @staticmethod
     def match_size(maps: Tensor, like: Tensor) -> Tensor:

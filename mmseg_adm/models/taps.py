@@ -172,26 +172,30 @@ def channels_at(network: nn.Module, point: str) -> int:
     return map_shapes(network, [point])[point][0]
 
 
-def map_shapes(
-    network: nn.Module, points: Sequence[str], probe_size: tuple[int, int] = (128, 128)
-) -> dict[str, tuple[int, int, int]]:
-    """(C, h, w) at several points, found by one forward pass on zeros of ``probe_size``.
+def map_shapes(network: nn.Module, points: Sequence[str]) -> dict[str, tuple[int, int, int]]:
+    """(C, h, w) at several points, found by one forward pass on :func:`probe_images`.
 
     Raises:
         ValueError: If the network has no such point.
         TypeError: If a point yields no map.
     """
     was_training = network.training
-    parameter = next(network.parameters())
     taps: list[FeatureTap] = []
     try:
         taps.extend(FeatureTap(network, point) for point in points)
         network.eval()
         with torch.no_grad(), recording(taps):
-            network(parameter.new_zeros(1, 3, *probe_size))
+            network(probe_images(network))
             shapes = [tap.value.shape for tap in taps]
     finally:
         network.train(was_training)
         for tap in taps:
             tap.remove()
     return {point: (c, h, w) for point, (_, c, h, w) in zip(points, shapes, strict=True)}
+
+
+def probe_images(network: nn.Module) -> Tensor:
+    """One image of 128x128 that the network can read, always the same."""
+    channels = next(m.in_channels for m in network.modules() if isinstance(m, nn.Conv2d))
+    images = torch.randn(1, channels, 128, 128, generator=torch.Generator().manual_seed(0))
+    return images.to(next(network.parameters()))

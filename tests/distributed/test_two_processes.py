@@ -97,6 +97,15 @@ def test_a_method_starts_and_stops_under_ddp(name, launched):
         assert all(not before[key].equal(after[key]) for before, after in pairwise(first))
 
 
+def test_ranks_pause_a_member_together(launched):
+    joint = worker.decision(launched, worker.deciding_batch())
+    found = [torch.load(launched / f'joint_{rank}.pth') for rank in range(2)]
+    assert found[0] == pytest.approx(joint)
+    assert found[1] == found[0]
+    alone = [torch.load(launched / f'alone_{rank}.pth')[0] for rank in range(2)]
+    assert alone[0] != alone[1], 'the ranks would agree anyway'
+
+
 def test_without_its_idle_parameters_ddp_would_refuse(launched):
     for rank in range(worker.WORLD_SIZE):
         problem = (launched / f'without_idle_{rank}.txt').read_text()

@@ -51,6 +51,13 @@ OPTIONS = {
 }
 
 
+# What SwitOKD's members predict everywhere: the teacher is right on class 0, wrong on class 1.
+PREDICTIONS = {
+    'student': (0.5, 0.01, *[0.49 / 3] * 3),
+    'teacher': (0.8, 0.17, *[0.01] * 3),
+}
+
+
 def cases() -> dict[str, Variant]:
     """What is compared, by name."""
     found = {name: variants[0] for name, variants in METHODS.items()}
@@ -133,6 +140,37 @@ def start_and_stop(name: str, folder: Path) -> None:
     torch.save(states, folder / f'states_{name}_{get_rank()}.pth')
 
 
+def decide(folder: Path, name: str = 'joint') -> None:
+    """Write whether SwitOKD pauses the teacher, on labels that look different to each rank."""
+    own = share_of(deciding_batch(), get_rank())
+    torch.save(decision(folder, own), folder / f'{name}_{get_rank()}.pth')
+
+
+def decision(folder: Path, batch: dict) -> tuple[bool, float, float]:
+    """Whether the teacher pauses, the gap and the threshold."""
+    model = distiller('SwitOKD', folder)
+    model.pauses_members = True
+    for member, probabilities in PREDICTIONS.items():
+        classifier = model.network(member).decode_head.conv_seg
+        classifier.weight.data.zero_()
+        classifier.bias.data.copy_(torch.tensor(probabilities).log())
+    losses = model(**model.data_preprocessor(batch, True), mode='loss')
+    return bool(model.paused_members), *(float(losses[f'method.{key}'])
+                                         for key in ('gap', 'threshold'))  # fmt: skip
+
+
+def deciding_batch() -> dict:
+    """Where all that is labelled is class 0 on the first rank, and class 1 on the second."""
+    batch = raw_batch(WORLD_SIZE * IMAGES_EACH)
+    for index, sample in enumerate(batch['data_samples']):
+        rank = index // IMAGES_EACH
+        labels = sample.gt_sem_seg.data
+        labels[labels != 255] = rank
+        # The second rank has few labels: alone it decides otherwise, together it is outvoted.
+        labels[:, : rank * labels.shape[1] // 2] = 255
+    return batch
+
+
 def clone_of(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in model.named_parameters()}
 
@@ -171,6 +209,9 @@ def main() -> None:
     compare_gradients(folder, 'joined')
     with patch.object(DistillationStep, 'over_ranks', staticmethod(lambda total: total)):
         compare_gradients(folder, 'local')
+    decide(folder)
+    with patch.object(DistillationStep, 'over_ranks', staticmethod(lambda total: total)):
+        decide(folder, 'alone')
     for name in METHODS:
         start_and_stop(name, folder)
     without_idle_parameters(folder)

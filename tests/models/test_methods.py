@@ -234,7 +234,19 @@ WRONG = [
     ('FFSD', dict(tau=0), 'tau must be greater than 0'),
     ('SOKD', {}, "'bridge' is not a member: student, teacher. SOKD needs a frozen teacher with a"),
     ('SOKD', dict(teacher_weight=math.nan), 'teacher_weight must be a finite .* got nan'),
-    ('SOKD', dict(bridge='student'), 'student'),
+    ('SOKD', dict(bridge='student'), 'student, bridge and teacher must be two or more different'),
+    ('SOKD', dict(bridge='teacher', teacher='tutor'), "'tutor' is not a member"),
+    ('FFSD', dict(stages=None), 'stages must be a list of different names, got None'),
+    ('FFSD', dict(stages='backbone.layer1'), 'stages must be a list of different names'),
+    ('FFSD', dict(stages=['backbone.layer1'] * 2), 'stages must be a list of different names'),
+    ('KDCL', dict(members=None), 'members must be two or more different ones, got None'),
+    ('SKD', dict(grid=None), 'grid must be two whole numbers > 0, rows and columns, got None'),
+    ('SKD', dict(grid=(True, 2)), 'grid must be two whole numbers > 0'),
+    ('AT', dict(at=None), "at must be 'features', 'logits' or a module path, got None"),
+    ('MGD', dict(at=['features']), "at must be 'features', 'logits' or a module path"),
+    ('CWD', dict(at='decode_head'), "the tap 'decode_head' captured nothing"),
+    ('KD', dict(weight=True), 'weight must be a finite number >= 0, got True'),
+    ('KD', dict(tau=10**400), 'too large'),
     ('SwitOKD', dict(student_weight=-2), 'student_weight must be a finite number >= 0, got -2'),
     ('SwitOKD', dict(tau=-1), 'tau must be a finite number >= 0, got -1'),
     ('KDCL', dict(ensemble='best'), "ensemble must be one of 'naive', .*'mean', got 'best'"),
@@ -284,6 +296,35 @@ def test_wrong_values_are_refused_under_the_methods_name(name, options, message)
 def test_a_member_cannot_teach_itself(name):
     with pytest.raises(ValueError, match='student'):
         build(dict(type=f'mmseg_adm.{name}', teacher='student'))
+
+
+@pytest.mark.parametrize(
+    ('options', 'change', 'message'),
+    [
+        ({}, dict(width=8), "'peer2' has .* and 'leader' "),
+        ({}, dict(depth=34), "one architecture, but at backbone.layer1.2.* 'leader' None"),
+        (dict(stages=('backbone.layer1', 'backbone.layer2')), {}, 'deepest to the shallowest'),
+        (dict(stages=('backbone.layer5',)), {}, r"no point 'backbone\.layer5' to tap"),
+        (dict(norm_cfg=dict(type='NoNorm')), {}, "norm_cfg names no .* 'NoNorm'"),
+    ],
+)
+def test_ffsd_refuses_other_networks_and_stages(options, change, message):
+    variant = METHODS['FFSD'][0]
+    other = network(change.get('width', 4))
+    other['backbone']['depth'] = change.get('depth', 18)
+    members = variant.networks(network(4), None) | dict(peer2=other)
+    config = variant._replace(options=variant.options | options).config
+    with pytest.raises(ValueError, match=message) as caught:
+        MODELS.build(distiller_config(dict(method=config), members=members, student='leader'))
+    assert str(caught.value).startswith("method 'method' (FFSD)")
+
+
+def test_sokd_needs_a_frozen_teacher():
+    members = METHODS['SOKD'][0].networks(network(4), network(8))
+    with pytest.raises(
+        ValueError, match=r"'bridge'.*SOKD's bridge.*'teacher', which must be a froz"
+    ):
+        MODELS.build(distiller_config(dict(sokd=dict(type='mmseg_adm.SOKD')), members=members))
 
 
 def test_a_point_that_yields_no_map_is_refused():

@@ -32,26 +32,27 @@ def attention_transfer(student, teacher, valid=None):
 def shifted_attention(maps, valid=None):
     """n - a' above the (D/3)-th smallest a', else a'; F + n (target - a') / C.
 
-    a' = a/|a|, n = |a| sqrt(64/D), D valid positions an image.
+    a' = a/n, n = |a| sqrt(64/D), D valid positions an image.
     """
     maps = maps.detach().double()
     valid = everywhere(maps) if valid is None else valid
     target, features = torch.zeros_like(maps[:, 0]), maps.clone()
     for b, row in enumerate(attention(maps, valid)):
-        unit = [a / norm(row) for a in row]
+        n = norm(row) * math.sqrt(64 / len(row)) if row else 0
+        unit = [a / n for a in row]
         threshold = sorted(unit)[max(len(row) // 3, 1) - 1] if row else None
         counted = [p for p in positions(valid) if p[0] == b]
         for (_, i, j), a in zip(counted, unit, strict=True):
-            n = norm(row) * math.sqrt(64 / len(row))
             target[b, i, j] = n - a if a > threshold else a
             features[b, :, i, j] += n * (target[b, i, j] - a) / maps.shape[1]
     return target.flatten(1), features
 
 
 def diversity(student, target, valid=None):
-    """mean_valid (A(F)/|A(F)| - sg target)^2."""
+    """mean_valid (A(F)/n - sg target)^2, n = |A(F)| sqrt(64/D)."""
     valid = everywhere(student) if valid is None else valid
-    units = [a / norm(row) for row in attention(student, valid) for a in row]
+    rows = attention(student, valid)
+    units = [a / (norm(row) * math.sqrt(64 / len(row))) for row in rows for a in row]
     target = target.detach().double().reshape(valid.shape)
     errors = [(a - target[p]) ** 2 for a, p in zip(units, positions(valid), strict=True)]
     return sum(errors) / len(errors)

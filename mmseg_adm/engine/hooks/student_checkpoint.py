@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 from mmengine.dist import master_only
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import Runner
 
+from mmseg_adm.engine.unwrap import unwrapped
 from mmseg_adm.export import export_member, is_distillation_config, plain_config
 from mmseg_adm.registry import HOOKS
 
@@ -32,6 +34,10 @@ class StudentCheckpointHook(Hook):
         if not is_distillation_config(runner.cfg):
             raise ValueError('StudentCheckpointHook needs a KnowledgeDistiller')
         plain_config(runner.cfg)
+        self.config = copy.deepcopy(runner.cfg)
+        for name, member in unwrapped(runner).frozen.items():
+            # Rank 0 exports alone: it must not fetch anything, for which ranks wait for each other.
+            self.config.model.members[name].checkpoint = str(member.checkpoint)
         self.student = runner.cfg.model.get('student', 'student')
         self.seen: tuple[Path, ...] = ()
         # A resumed run goes on with the exports of the run before.
@@ -66,7 +72,7 @@ class StudentCheckpointHook(Hook):
         new = [checkpoint for checkpoint in saved if checkpoint not in self.seen]
         self.seen = saved
         for checkpoint in filter(Path.is_file, new):
-            target = export_member(runner.cfg, checkpoint, self._target(checkpoint))
+            target = export_member(self.config, checkpoint, self._target(checkpoint))
             self.exported[target] = checkpoint
         if new:
             self._remove_orphans()

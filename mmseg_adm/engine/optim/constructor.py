@@ -44,7 +44,12 @@ class GroupOptimWrapperConstructor:
     def __init__(self, optim_wrapper_cfg: Mapping, paramwise_cfg: Mapping | None = None) -> None:
         if paramwise_cfg:
             raise ValueError('paramwise_cfg belongs into each group of the optim_wrapper')
-        config = {key: value for key, value in optim_wrapper_cfg.items() if key != 'type'}
+        config = dict(optim_wrapper_cfg)
+        if (kind := config.pop('type', 'OptimWrapper')) != 'OptimWrapper':
+            raise ValueError(
+                f"optim_wrapper.type='{kind}' has no place beside groups: mixed precision is "
+                "dtype='float16' or 'bfloat16'"
+            )
         self.options = {key: config.pop(key) for key in OPTIONS if key in config}
         self.groups = copy.deepcopy(config)
         for name, group in self.groups.items():

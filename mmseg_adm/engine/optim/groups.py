@@ -86,6 +86,8 @@ class GroupOptimWrapper(OptimWrapperDict):
     def step(self, **kwargs) -> None:
         """Unscale, clip and step each optimiser, then update the scale once."""
         for wrapper in self.values():
+            if not _has_gradient(wrapper):
+                continue  # The scaler refuses an optimiser without any.
             self.loss_scaler.unscale_(wrapper.optimizer)
             if wrapper.clip_grad_kwargs:
                 wrapper._clip_grad()
@@ -114,3 +116,8 @@ class GroupOptimWrapper(OptimWrapperDict):
         super().load_state_dict(groups)
         if 'loss_scaler' in state_dict and self.loss_scaler.is_enabled():
             self.loss_scaler.load_state_dict(state_dict['loss_scaler'])
+
+
+def _has_gradient(wrapper: OptimWrapper) -> bool:
+    groups = wrapper.optimizer.param_groups
+    return any(parameter.grad is not None for group in groups for parameter in group['params'])

@@ -100,8 +100,8 @@ def shifted_attention(maps: Tensor, valid: Tensor | None = None) -> tuple[Tensor
     Li et al., Distilling a Powerful Student Model via Online Knowledge Distillation
     (arXiv 2103.14473). With a = A(F), n = |a| and a' = a/n: the target is n - a' where a' is
     above the (D/3)-th smallest of its D valid entries and a' elsewhere; the features are
-    F + n (target - a') / C. For n stands n * sqrt(64/D), which is n at the paper's D = 8*8 and
-    does not grow with the resolution. No gradient.
+    F + n (target - a') / C. Everywhere n * sqrt(64/D) stands for n: that is n at the paper's
+    D = 8*8, and nothing depends on the resolution. No gradient.
 
     Args:
         maps: (B, C, h, w), detached here.
@@ -115,7 +115,7 @@ def shifted_attention(maps: Tensor, valid: Tensor | None = None) -> tuple[Tensor
     response = attention(maps, valid)
     count = mask.sum(dim=1, keepdim=True).clamp(min=1)
     scale = response.norm(dim=1, keepdim=True) * (64 / count).sqrt()
-    response = unit(response)
+    response = _relative(response, mask)
     ranked = response.masked_fill(mask == 0, torch.inf).sort(dim=1).values
     third = (count / 3).floor().clamp(min=1).long() - 1
     above = response > ranked.gather(1, third)
@@ -130,9 +130,10 @@ def diversity(
     valid: Tensor | None = None,
     normalizer: Tensor | float | None = None,
 ) -> Tensor:
-    """``mean_valid (A(F)/|A(F)| - sg target)^2``: look where a peer does not (FFSD).
+    """``mean_valid (A(F)/n - sg target)^2``: look where a peer does not (FFSD).
 
-    Li et al. (arXiv 2103.14473). Gradient reaches the student only.
+    Li et al. (arXiv 2103.14473), n = |A(F)| * sqrt(64/D) as in :func:`shifted_attention`.
+    Gradient reaches the student only.
 
     Args:
         student: (B, C, h, w).
@@ -143,7 +144,13 @@ def diversity(
     Raises:
         ValueError: If shapes disagree.
     """
-    own = attention(student, valid)
+    own, mask = attention(student, valid), mask_of(valid, student).flatten(1)
     _check_vectors(own, target)
-    error = (unit(own) - target.detach().float()).square()
-    return weighted_mean(error, mask_of(valid, student).flatten(1), normalizer)
+    error = (_relative(own, mask) - target.detach().float()).square()
+    return weighted_mean(error, mask, normalizer)
+
+
+def _relative(response: Tensor, mask: Tensor) -> Tensor:
+    """Attention (B, h*w) over its length, of the size that it has at 8x8 positions."""
+    count = mask.sum(dim=1, keepdim=True)
+    return unit(response) * (count / 64).sqrt()

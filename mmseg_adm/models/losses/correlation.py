@@ -14,10 +14,11 @@ from torch import Tensor
 
 from .reduction import check_pair, mask_of, weighted_mean
 
-# The least length of a centred distribution, and the least deviation of a class over positions
-# (float32 rounds a constant one to about 1e-8): at less the gradient would outweigh all others.
+# The least length of a centred distribution, and the least deviation of a class over positions,
+# relative to its mean, since a class that is nowhere varies as well: at less than that the
+# gradient would outweigh all others.
 EPS_INTER = 1e-4
-EPS_INTRA = 1e-6
+EPS_INTRA = 1e-3
 
 
 def inter_class_correlation(
@@ -82,8 +83,9 @@ def intra_class_correlation(
         return summed if sum_over_ranks is None else sum_over_ranks(summed)
 
     count = total(torch.ones_like(maps[0]))
-    centred = maps - (total(maps) / count.clamp(min=1))[:, None, :, None, None]
-    student, teacher = centred
+    mean = (total(maps) / count.clamp(min=1))[:, None, :, None, None]
+    # Relative deviations: their squares do not underflow, and rho is the same.
+    student, teacher = maps / torch.where(mean > 0, mean, torch.ones_like(mean)) - 1
     products = total(torch.stack([student * teacher, student.square(), teacher.square()]))
     covariance, *variances = products / count.clamp(min=1)
     deviations = [variance.clamp(min=EPS_INTRA**2).sqrt() for variance in variances]

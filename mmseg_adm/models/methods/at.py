@@ -8,7 +8,7 @@ from mmseg_adm.registry import MODELS
 
 from ..losses import attention_transfer
 from ..step import DistillationStep
-from .base import DistillationMethod, non_negative
+from .base import DistillationMethod, non_negative, point
 
 
 @MODELS.register_module()
@@ -36,7 +36,7 @@ class AT(DistillationMethod):
         super().__init__()
         self.student = student
         self.teacher = teacher
-        self.at = at
+        self.at = point('at', at)
         self.weight = non_negative('weight', weight)
 
     def reads(self) -> dict[str, tuple[str, ...]]:

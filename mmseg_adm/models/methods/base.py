@@ -56,7 +56,8 @@ class DistillationMethod(nn.Module):
 
 def non_negative(option: str, value: float) -> float:
     """``value``, or a ``ValueError`` that names the option unless it is finite and >= 0."""
-    if not (isinstance(value, (int, float)) and math.isfinite(value) and value >= 0):
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not (number and math.isfinite(value) and value >= 0):
         raise ValueError(f'{option} must be a finite number >= 0, got {value!r}')
     return float(value)
 
@@ -70,9 +71,28 @@ def positive(option: str, value: float) -> float:
 
 def several(option: str, names: Sequence[str]) -> tuple[str, ...]:
     """``names`` as a tuple, or a ``ValueError`` unless they are two or more different ones."""
-    if isinstance(names, str) or len(set(names)) < 2 or len(set(names)) < len(names):
+    if not _are_different(names) or len(names) < 2:
         raise ValueError(f'{option} must be two or more different ones, got {names!r}')
     return tuple(names)
+
+
+def different(option: str, names: Sequence[str]) -> tuple[str, ...]:
+    """``names`` as a tuple, or a ``ValueError`` unless they are a list of different texts."""
+    if not _are_different(names):
+        raise ValueError(f'{option} must be a list of different names, got {names!r}')
+    return tuple(names)
+
+
+def _are_different(names: object) -> bool:
+    texts = isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names)
+    return texts and len(set(names)) == len(names)  # type: ignore[call-overload, arg-type]
+
+
+def point(option: str, value: str) -> str:
+    """``value``, or a ``ValueError`` unless it is the name of a point."""
+    if not isinstance(value, str):
+        raise ValueError(f"{option} must be 'features', 'logits' or a module path, got {value!r}")
+    return value
 
 
 def one_of(option: str, value: Choice, choices: Sequence[Choice]) -> Choice:

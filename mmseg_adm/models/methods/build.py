@@ -42,7 +42,7 @@ def build_method(
         method = kind(**options)
         _check_members(method, networks, frozen)
         method.setup(networks)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, KeyError, RuntimeError, OverflowError) as error:
         raise ValueError(f"method '{name}' ({kind.__name__}): {error}") from error
     return method
 

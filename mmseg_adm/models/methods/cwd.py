@@ -12,7 +12,7 @@ from ..adapters import Projection, match_width
 from ..losses import channel_wise_divergence
 from ..step import DistillationStep
 from ..taps import channels_at
-from .base import DistillationMethod, non_negative, positive
+from .base import DistillationMethod, non_negative, point, positive
 
 
 @MODELS.register_module()
@@ -43,7 +43,7 @@ class CWD(DistillationMethod):
         super().__init__()
         self.student = student
         self.teacher = teacher
-        self.at = at
+        self.at = point('at', at)
         self.tau = positive('tau', tau)
         self.weight = non_negative('weight', weight)
         self.projection: Projection | None = None

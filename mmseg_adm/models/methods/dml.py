@@ -8,7 +8,6 @@ from torch import Tensor
 
 from mmseg_adm.registry import MODELS
 
-from ..losses import pixel_kl
 from ..step import DistillationStep
 from .base import DistillationMethod, non_negative, positive, several
 
@@ -51,8 +50,6 @@ class DML(DistillationMethod):
 
     def _learn(self, step: DistillationStep, learner: str) -> Tensor:
         logits = step.read(learner, 'logits')
-        valid, count = step.valid(logits), step.valid_count(logits)
-        peers = [name for name in self.members if name != learner]
-        targets = (step.match_size(step.read(name, 'logits'), like=logits) for name in peers)
-        divergences = [pixel_kl(logits, target, self.tau, valid, count) for target in targets]
+        peers = [step.read(name, 'logits') for name in self.members if name != learner]
+        divergences = [step.imitate(logits, target, self.tau) for target in peers]
         return sum(divergences[1:], divergences[0]) / len(peers)

@@ -14,13 +14,12 @@ from ..losses import (
     attention_transfer,
     diversity,
     flattened,
-    pixel_kl,
     shifted_attention,
     unit_distance,
 )
 from ..step import DistillationStep
 from ..taps import map_shapes
-from .base import DistillationMethod, non_negative, positive, several
+from .base import DistillationMethod, different, non_negative, positive, several
 
 # Positions of each level's map in the paper's CIFAR setting: its weights refer to means over
 # them. The features, then the stages from the deepest to the shallowest.
@@ -71,7 +70,7 @@ class FFSD(DistillationMethod):
         self.members = several('members', members)
         if leader in self.members:
             raise ValueError(f"leader='{leader}' is one of the members: name a network of its own")
-        self.stages = tuple(stages)
+        self.stages = different('stages', stages)
         if not 0 < len(self.stages) < len(REFERENCE):
             raise ValueError(f'stages must name 1 to {len(REFERENCE) - 1} modules, got {stages!r}')
         self.tau = positive('tau', tau)
@@ -93,17 +92,16 @@ class FFSD(DistillationMethod):
         return (self.leader, *self.members)
 
     def setup(self, networks: Mapping[str, nn.Module]) -> None:
+        for name in self.members:
+            _check_alike(networks, self.leader, name)
         points = ('features', 'logits', *self.stages)
-        shapes = {name: map_shapes(networks[name], points) for name in (self.leader, *self.members)}
-        expected = shapes[self.leader]
-        for name, found in shapes.items():
-            for point in points:
-                if found[point] != expected[point]:
-                    raise ValueError(
-                        f"the networks must be of one architecture, but at '{point}' '{name}' has "
-                        f"(C, h, w) = {found[point]} and '{self.leader}' {expected[point]}"
-                    )
-        features, logits, *stages = expected.values()
+        features, logits, *stages = map_shapes(networks[self.leader], points).values()
+        heights = [height for _, height, _ in stages]
+        if heights != sorted(heights):
+            raise ValueError(
+                f'stages must go from the deepest to the shallowest, but the heights of their maps '
+                f'are {heights}'
+            )
         self.fusion = FeatureFusion(len(self.members), features[0], logits[0], self.norm_cfg)
         # R: what brings the leader's features to the width of all peers' together.
         joined = len(self.members) * features[0]
@@ -122,26 +120,22 @@ class FFSD(DistillationMethod):
         losses = {'loss_fusion': self._fuse(step, fused_logits)}
         for name in self.members:
             others = [step.read(other, 'logits') for other in self.members if other != name]
-            pulls = [self._imitate(step, step.read(name, 'logits'), other) for other in others]
+            pulls = [step.imitate(step.read(name, 'logits'), other, self.tau) for other in others]
             losses[f'loss_{name}'] = sum(pulls[1:], pulls[0]) / len(pulls)
         losses['loss_diversity'] = self.diversity_weight * self._diversify(step)
         losses['loss_self_distillation'] = (
             self.self_distillation_weight * self._fit_self_distillation(step)
         )
         leader_logits = step.read(self.leader, 'logits')
-        losses[f'loss_{self.leader}'] = self._imitate(step, leader_logits, fused_logits)
+        losses[f'loss_{self.leader}'] = step.imitate(leader_logits, fused_logits, self.tau)
         losses['loss_attention'] = self.fusion_weight * self._attend(step, fused.detach(), peers)
         return losses
-
-    def _imitate(self, step: DistillationStep, logits: Tensor, target: Tensor) -> Tensor:
-        target = step.match_size(target, like=logits)
-        return pixel_kl(logits, target, self.tau, step.valid(logits), step.valid_count(logits))
 
     def _fuse(self, step: DistillationStep, fused_logits: Tensor) -> Tensor:
         logits = [step.match_size(step.read(name, 'logits'), like=fused_logits)
                   for name in self.members]  # fmt: skip
         mean = torch.stack(logits).mean(dim=0)
-        return step.cross_entropy(fused_logits) + self._imitate(step, fused_logits, mean)
+        return step.cross_entropy(fused_logits) + step.imitate(fused_logits, mean, self.tau)
 
     def _diversify(self, step: DistillationStep) -> Tensor:
         """Every peer but the first looks where the one before does not, on all levels."""
@@ -262,4 +256,20 @@ class SelfDistillation(nn.Module):
 
 
 def _norm_and_relu(channels: int, norm_cfg: Mapping) -> tuple[nn.Module, nn.Module]:
-    return build_norm_layer(dict(norm_cfg), channels)[1], nn.ReLU()
+    try:
+        return build_norm_layer(dict(norm_cfg), channels)[1], nn.ReLU()
+    except KeyError:
+        raise ValueError(f'norm_cfg names no normalisation layer: {norm_cfg!r}') from None
+
+
+def _check_alike(networks: Mapping[str, nn.Module], first: str, second: str) -> None:
+    shapes = [
+        {key: tuple(value.shape) for key, value in networks[name].state_dict().items()}
+        for name in (first, second)
+    ]
+    for key in sorted(shapes[0].keys() | shapes[1].keys()):
+        if (found := shapes[1].get(key)) != (expected := shapes[0].get(key)):
+            raise ValueError(
+                f"the networks must be of one architecture, but at {key} '{second}' has {found} "
+                f"and '{first}' {expected}"
+            )

@@ -12,7 +12,7 @@ from ..adapters import Projection, match_width
 from ..losses import feature_error
 from ..step import DistillationStep
 from ..taps import channels_at
-from .base import DistillationMethod, non_negative
+from .base import DistillationMethod, non_negative, point
 
 
 @MODELS.register_module()
@@ -39,7 +39,7 @@ class FitNet(DistillationMethod):
         super().__init__()
         self.student = student
         self.teacher = teacher
-        self.at = at
+        self.at = point('at', at)
         self.weight = non_negative('weight', weight)
         self.projection: Projection | None = None
 

@@ -8,7 +8,7 @@ from mmseg_adm.registry import MODELS
 
 from ..losses import intra_class_variation
 from ..step import DistillationStep
-from .base import DistillationMethod, non_negative
+from .base import DistillationMethod, non_negative, point
 
 
 @MODELS.register_module()
@@ -35,7 +35,7 @@ class IFVD(DistillationMethod):
         super().__init__()
         self.student = student
         self.teacher = teacher
-        self.at = at
+        self.at = point('at', at)
         self.weight = non_negative('weight', weight)
 
     def reads(self) -> dict[str, tuple[str, ...]]:

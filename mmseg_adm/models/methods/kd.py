@@ -6,7 +6,6 @@ from torch import Tensor
 
 from mmseg_adm.registry import MODELS
 
-from ..losses import pixel_kl
 from ..step import DistillationStep
 from .base import DistillationMethod, non_negative, positive
 
@@ -44,7 +43,5 @@ class KD(DistillationMethod):
         return (self.student,)
 
     def forward(self, step: DistillationStep) -> dict[str, Tensor]:
-        student = step.read(self.student, 'logits')
-        teacher = step.match_size(step.read(self.teacher, 'logits'), like=student)
-        loss = pixel_kl(student, teacher, self.tau, step.valid(student), step.valid_count(student))
-        return {'loss_kl': self.weight * loss}
+        student, teacher = (step.read(name, 'logits') for name in (self.student, self.teacher))
+        return {'loss_kl': self.weight * step.imitate(student, teacher, self.tau)}

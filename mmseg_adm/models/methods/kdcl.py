@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mmseg_adm.registry import MODELS
 
-from ..losses import mean_target, min_logit_target, naive_target, pixel_kl
+from ..losses import mean_target, min_logit_target, naive_target
 from ..step import DistillationStep
 from .base import DistillationMethod, non_negative, one_of, positive, several
 
@@ -57,14 +57,7 @@ class KDCL(DistillationMethod):
         first = logits[self.members[0]]
         resized = [step.match_size(own.detach(), like=first) for own in logits.values()]
         target = ENSEMBLES[self.ensemble](resized, step.labels_like(first), step.ignore_index)
-        losses = {}
-        for name, own in logits.items():
-            loss = pixel_kl(
-                own,
-                step.match_size(target, like=own),
-                self.tau,
-                step.valid(own),
-                step.valid_count(own),
-            )
-            losses[f'loss_{name}'] = self.weight * loss
-        return losses
+        return {
+            f'loss_{name}': self.weight * step.imitate(own, target, self.tau)
+            for name, own in logits.items()
+        }

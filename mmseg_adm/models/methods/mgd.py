@@ -13,7 +13,7 @@ from ..adapters import Projection, match_width
 from ..losses import feature_error
 from ..step import DistillationStep
 from ..taps import channels_at
-from .base import DistillationMethod, non_negative
+from .base import DistillationMethod, non_negative, point
 
 
 @MODELS.register_module()
@@ -45,7 +45,7 @@ class MGD(DistillationMethod):
         super().__init__()
         self.student = student
         self.teacher = teacher
-        self.at = at
+        self.at = point('at', at)
         self.mask_ratio = non_negative('mask_ratio', mask_ratio)
         if mask_ratio >= 1:
             raise ValueError(f'mask_ratio must be below 1, or nothing would be left: {mask_ratio}')

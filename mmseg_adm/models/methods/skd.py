@@ -10,7 +10,7 @@ from mmseg_adm.registry import MODELS
 
 from ..losses import node_pairs, pairwise_affinity
 from ..step import DistillationStep
-from .base import DistillationMethod, non_negative
+from .base import DistillationMethod, non_negative, point
 
 MOST_NODES = 1024
 
@@ -37,12 +37,12 @@ class SKD(DistillationMethod):
         teacher: str = 'teacher',
         at: str = 'features',
         grid: Sequence[int] = (2, 2),
-        weight: float = 1.0,
+        weight: float = 10.0,
     ) -> None:
         super().__init__()
         self.student = student
         self.teacher = teacher
-        self.at = at
+        self.at = point('at', at)
         self.grid = _checked(grid)
         self.weight = non_negative('weight', weight)
 
@@ -62,12 +62,13 @@ class SKD(DistillationMethod):
 
 
 def _checked(grid: Sequence[int]) -> tuple[int, int]:
-    if len(grid) != 2 or not all(isinstance(size, int) and size > 0 for size in grid):
+    sizes = tuple(grid) if isinstance(grid, (list, tuple)) else ()
+    if len(sizes) != 2 or not all(type(size) is int and size > 0 for size in sizes):
         raise ValueError(f'grid must be two whole numbers > 0, rows and columns, got {grid!r}')
-    rows, columns = grid
+    rows, columns = sizes
     if rows * columns > MOST_NODES:
         raise ValueError(
-            f'grid={tuple(grid)} has {rows * columns} nodes, whose affinities would fill a matrix '
+            f'grid={sizes} has {rows * columns} nodes, whose affinities would fill a matrix '
             f'of {rows * columns}^2 an image: take at most {MOST_NODES}'
         )
     return rows, columns

@@ -8,9 +8,8 @@ from torch import Tensor, nn
 
 from mmseg_adm.registry import MODELS
 
-from ..losses import pixel_kl
 from ..step import DistillationStep
-from .base import DistillationMethod, non_negative, positive
+from .base import DistillationMethod, non_negative, positive, several
 
 
 @MODELS.register_module()
@@ -50,9 +49,8 @@ class SOKD(DistillationMethod):
         student_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        self.student = student
-        self.bridge = bridge
-        self.teacher = teacher
+        members = several('student, bridge and teacher', (student, bridge, teacher))
+        self.student, self.bridge, self.teacher = members
         self.tau = positive('tau', tau)
         self.weight = non_negative('weight', weight)
         self.teacher_weight = non_negative('teacher_weight', teacher_weight)
@@ -72,15 +70,11 @@ class SOKD(DistillationMethod):
             )
 
     def forward(self, step: DistillationStep) -> dict[str, Tensor]:
+        student, bridge, teacher = (
+            step.read(name, 'logits') for name in (self.student, self.bridge, self.teacher)
+        )
         return {
-            'loss_student': self.weight * self._learn(step, self.student, self.bridge),
-            'loss_bridge_teacher': self.teacher_weight
-            * self._learn(step, self.bridge, self.teacher),
-            'loss_bridge_student': self.student_weight
-            * self._learn(step, self.bridge, self.student),
+            'loss_student': self.weight * step.imitate(student, bridge, self.tau),
+            'loss_bridge_teacher': self.teacher_weight * step.imitate(bridge, teacher, self.tau),
+            'loss_bridge_student': self.student_weight * step.imitate(bridge, student, self.tau),
         }
-
-    def _learn(self, step: DistillationStep, learner: str, source: str) -> Tensor:
-        logits = step.read(learner, 'logits')
-        target = step.match_size(step.read(source, 'logits'), like=logits)
-        return pixel_kl(logits, target, self.tau, step.valid(logits), step.valid_count(logits))

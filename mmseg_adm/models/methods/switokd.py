@@ -6,7 +6,7 @@ from torch import Tensor
 
 from mmseg_adm.registry import MODELS
 
-from ..losses import distribution_distance, label_distance, pixel_kl, switching_threshold
+from ..losses import distribution_distance, label_distance, switching_threshold
 from ..step import DistillationStep
 from .base import DistillationMethod, non_negative, positive
 
@@ -59,21 +59,16 @@ class SwitOKD(DistillationMethod):
         gap, threshold, teacher_leads = self._switch(step)
         paused = teacher_leads & (gap > threshold)
         self.paused = frozenset([self.teacher] if paused else [])
+        student, teacher = (step.read(name, 'logits') for name in (self.student, self.teacher))
+        teacher_loss = step.imitate(teacher, student, self.tau)
         return {
-            'loss_student': self.student_weight * self._learn(step, self.student, self.teacher),
+            'loss_student': self.student_weight * step.imitate(student, teacher, self.tau),
             # What is learnt while paused counts for nothing, so it is not logged either.
-            'loss_teacher': self.teacher_weight
-            * self._learn(step, self.teacher, self.student)
-            * (~paused).float(),
+            'loss_teacher': self.teacher_weight * teacher_loss * (~paused).float(),
             'gap': gap,
             'threshold': threshold,
             'paused': paused.float(),
         }
-
-    def _learn(self, step: DistillationStep, learner: str, source: str) -> Tensor:
-        logits = step.read(learner, 'logits')
-        target = step.match_size(step.read(source, 'logits'), like=logits)
-        return pixel_kl(logits, target, self.tau, step.valid(logits), step.valid_count(logits))
 
     def _switch(self, step: DistillationStep) -> tuple[Tensor, Tensor, Tensor]:
         """Gap, threshold and whether the teacher is the better one, alike on every rank."""

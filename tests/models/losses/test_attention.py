@@ -132,13 +132,13 @@ def test_shifted_attention_matches_loop_reference(valid, channels):
 
 
 def test_shifted_attention_by_hand():
-    # a = (1, 3, 3, 9) of length 10, a' = a/10, n = 10 * sqrt(64/4) = 40. One third of four
-    # entries is one: all above 0.1 turn to 40 - a'. Features change by 40 (40 - 2a') / 2.
+    # a = (1, 3, 3, 9) of length 10, n = 10 * sqrt(64/4) = 40, a' = a/40. One third of four
+    # entries is one: all above 0.025 turn to 40 - a'. Features change by 40 (40 - 2a') / 2.
     row = torch.tensor([1.0, sqrt(3), -sqrt(3), 3.0])
     maps = torch.stack([row, -row]).reshape(1, 2, 2, 2)
     target, features = shifted_attention(maps)
-    assert_close(target, torch.tensor([[0.1, 39.7, 39.7, 39.1]]))
-    change = torch.tensor([0.0, 788.0, 788.0, 764.0]).reshape(1, 1, 2, 2)
+    assert_close(target, torch.tensor([[0.025, 39.925, 39.925, 39.775]]))
+    change = torch.tensor([0.0, 797.0, 797.0, 791.0]).reshape(1, 1, 2, 2)
     assert_close(features, maps + change)
 
 
@@ -147,8 +147,8 @@ def test_shifted_attention_of_masked_positions_by_hand():
     row = torch.tensor([100.0, 1.0, sqrt(3), sqrt(3), 3.0, 0.0]).reshape(1, 1, 2, 3)
     valid = torch.tensor([[[False, True, True], [True, True, False]]])
     target, features = shifted_attention(row, valid)
-    assert_close(target, torch.tensor([[0.0, 0.1, 39.7, 39.7, 39.1, 0.0]]))
-    change = torch.tensor([0.0, 0.0, 1576.0, 1576.0, 1528.0, 0.0]).reshape(1, 1, 2, 3)
+    assert_close(target, torch.tensor([[0.0, 0.025, 39.925, 39.925, 39.775, 0.0]]))
+    change = torch.tensor([0.0, 0.0, 1594.0, 1594.0, 1582.0, 0.0]).reshape(1, 1, 2, 3)
     assert_close(features, row + change)
 
 
@@ -164,7 +164,8 @@ def test_shifted_attention_looks_where_the_map_does_not():
 def test_shifted_attention_of_one_position_or_equal_ones_shifts_nothing():
     for maps in (torch.full((1, 2, 1, 1), 3.0), torch.full((1, 2, 2, 2), 3.0)):
         target, features = shifted_attention(maps)
-        assert_close(target, torch.full_like(target, 1 / sqrt(target.numel())))
+        # 1 / sqrt(D) by |a|, times sqrt(D / 64).
+        assert_close(target, torch.full_like(target, 1 / 8))
         assert_close(features, maps)
 
 
@@ -196,15 +197,17 @@ def test_masked_positions_shift_nothing():
     assert_close(torch.where(valid[:, None], maps, features), other)
 
 
-def test_shifted_attention_keeps_its_scale_at_twice_the_resolution():
-    # target + a' = n where anything is shifted; a' itself is halved, as |a'| stays 1.
+def twice(maps):
+    """The same at twice the resolution."""
+    return maps.repeat_interleave(2, dim=-1).repeat_interleave(2, dim=-2)
+
+
+def test_shifted_attention_does_not_depend_on_the_resolution():
     maps = torch.randn(2, 3, 3, 4)
-    doubled = maps.repeat_interleave(2, dim=-1).repeat_interleave(2, dim=-2)
-    scales = []
-    for given in (maps, doubled):
-        response = F.normalize(attention(given), dim=1)
-        scales.append((shifted_attention(given)[0] + response).amax(dim=1))
-    assert_close(scales[0], scales[1])
+    target, features = shifted_attention(maps)
+    doubled_target, doubled_features = shifted_attention(twice(maps))
+    assert_close(doubled_target, twice(target.unflatten(1, (3, 4))).flatten(1))
+    assert_close(doubled_features, twice(features))
 
 
 def test_diversity_matches_loop_reference(valid):
@@ -218,29 +221,33 @@ def test_diversity_matches_loop_reference(valid):
 
 
 def test_diversity_by_hand():
-    # Squares (3, 4) of length 5: ((0.6 - 1)^2 + (0.8 - 0)^2) / 2. One position alone is 1.
-    student = torch.tensor([sqrt(3), -2.0]).reshape(1, 1, 1, 2)
-    target = torch.tensor([[1.0, 0.0]])
-    assert_close(diversity(student, target), torch.tensor(0.4))
-    assert_close(diversity(student, target, torch.tensor([[[True, False]]])), torch.tensor(0.0))
+    # Squares (3, 4, 0, 0) of length 5, n = 5 * sqrt(64/4) = 20: (0.15, 0.2, 0, 0). The first
+    # position alone is 1 of length 1, n = 8.
+    student = torch.tensor([sqrt(3), -2.0, 0.0, 0.0]).reshape(1, 1, 2, 2)
+    target = torch.tensor([[1.0, 0.0, 0.0, 0.0]])
+    assert_close(diversity(student, target), torch.tensor((0.85**2 + 0.2**2) / 4))
+    valid = torch.tensor([[[True, False], [False, False]]])
+    assert_close(diversity(student, target, valid), torch.tensor((1 - 1 / 8) ** 2))
 
 
 def test_diversity_from_the_own_direction_is_zero():
     student = torch.randn(2, 3, 3, 4)
-    target = F.normalize(attention(student), dim=1)
+    target = F.normalize(attention(student), dim=1) * sqrt(12 / 64)
     value, (gradient, _) = value_and_gradients(diversity, student, target)
     assert_close(value, torch.tensor(0.0))
     assert_close(gradient, torch.zeros_like(gradient), rtol=0, atol=1e-7)
 
 
-def test_diversity_from_a_shifted_target_hardly_knows_the_resolution():
-    # Up to the a' in n - a', below 1 where n is about 8 * 100.
-    student, teacher = 10 * torch.randn(2, 2, 3, 3, 4)
-    doubled = [
-        x.repeat_interleave(2, dim=-1).repeat_interleave(2, dim=-2) for x in (student, teacher)
+def test_diversity_does_not_depend_on_the_resolution():
+    student, teacher = torch.randn(2, 2, 3, 3, 4)
+    results = [
+        value_and_gradients(diversity, own, shifted_attention(other)[0])
+        for own, other in ((student, teacher), (twice(student), twice(teacher)))
     ]
-    values = [diversity(s, shifted_attention(t)[0]) for s, t in ((student, teacher), doubled)]
-    assert_close(values[0], values[1], rtol=0.01, atol=0)
+    (value, (gradient, _)), (doubled, (doubled_gradient, _)) = results
+    assert_close(doubled, value)
+    # Four positions share what one had.
+    assert_close(4 * F.avg_pool2d(doubled_gradient, 2), gradient)
 
 
 @pytest.mark.parametrize('shape', [(2, 10), (1, 20), (20,), (2, 1), (2, 4, 5)])
