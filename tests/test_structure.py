@@ -211,3 +211,12 @@ def test_every_method_has_a_metafile_of_what_was_measured(method):
 @pytest.mark.parametrize('name', losses.__all__)
 def test_every_formula_is_listed(name):
     assert f'`{name}`' in (ROOT / 'docs' / 'losses.md').read_text()
+
+
+@pytest.mark.parametrize(
+    'page', sorted([*ROOT.glob('*.md'), *ROOT.glob('docs/*.md'), *ROOT.glob('configs/*/*.md')]),
+    ids=lambda path: str(path.relative_to(ROOT)),
+)  # fmt: skip
+def test_links_lead_somewhere(page):
+    links = re.findall(r'\]\((?!https?:)([^)#]+)', page.read_text())
+    assert not [link for link in links if not (page.parent / link).exists()]

@@ -251,6 +251,14 @@ def test_one_scaler_scales_and_unscales_before_clipping(layers):
     assert wrapper.loss_scaler.get_scale() == 2048
 
 
+def test_a_group_without_gradients_is_passed_over(layers):
+    wrapper = scaled(layers)
+    before = weights(layers)
+    wrapper.update_params(layers['first'].weight.sum())
+    assert torch.equal(layers['second'].weight, before['second.weight'])
+    assert not torch.equal(layers['first'].weight, before['first.weight'])
+
+
 def test_gradients_that_are_not_finite_are_not_stepped(layers):
     wrapper = scaled(layers)
     before = weights(layers)
@@ -425,6 +433,10 @@ def test_amp_is_a_dtype(cuda, dtype, model, monkeypatch):
         (dict(student=GROUP, teacher=GROUP), r'trains methods\.adm: .* rest=dict\(optimizer='),
         (dict(PLAIN, accumulative_counts=0), 'accumulative_counts must be an integer > 0: 0'),
         (dict(PLAIN, accumulative_counts='2'), "must be an integer > 0: '2'"),
+        (
+            dict(PLAIN, type='AmpOptimWrapper'),
+            "AmpOptimWrapper' has no place beside groups: .* dtype",
+        ),
         (dict(PLAIN, dtype='half'), "dtype must be 'float16', 'bfloat16' or None, got 'half'"),
         (dict(PLAIN, loss_scale=512), "loss_scale must be 'dynamic' or a dict of .* got 512"),
     ],

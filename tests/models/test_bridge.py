@@ -241,6 +241,13 @@ def test_a_pretrained_backbone_is_not_downloaded(init, several, bridged, monkeyp
     losses_of(model)
 
 
+def test_fresh_is_fresh_whatever_the_segmentor_is_initialised_with(bridged, checkpoint):
+    path = checkpoint('ResNet', RESNET)
+    model = bridged(teacher=dict(init_cfg=dict(type='Pretrained', checkpoint=path)))
+    drawn, loaded = (model.network(name).decode_head.conv_seg for name in ('bridge', 'teacher'))
+    assert not torch.equal(drawn.weight, loaded.weight)
+
+
 # --------------------------------------------------------------------------------------- a step
 
 

@@ -5,6 +5,7 @@ from threading import Barrier
 import pytest
 import reference
 import torch
+import torch.nn.functional as F
 from reference import value_and_gradients
 from torch.testing import assert_close
 
@@ -217,3 +218,21 @@ def test_intra_class_of_twice_the_batch_or_resolution_is_the_same():
         [x.repeat_interleave(2, dim=-1).repeat_interleave(2, dim=-2) for x in batch],
     ):
         assert_close(intra_class(larger[2])(*larger[:2]), expected)
+
+
+def test_classes_that_are_nowhere_correlate_with_themselves():
+    # Confident logits: most classes have a probability below 1e-8 at every position.
+    logits = torch.randn(2, 150, 4, 5)
+    logits += 20 * F.one_hot(torch.randint(3, (2, 4, 5)), 150).permute(0, 3, 1, 2)
+    for loss in LOSSES:
+        value, (gradient, _) = value_and_gradients(loss, logits, logits.clone())
+        assert_close(value, torch.tensor(0.0), rtol=0, atol=1e-3)
+        assert gradient.abs().max() < 1e-3
+
+
+@pytest.mark.parametrize('loss', LOSSES)
+def test_a_constant_student_does_not_outweigh_everything(loss):
+    student, teacher = torch.zeros(2, 5, 4, 5), torch.randn(2, 5, 4, 5)
+    _, (gradient, _) = value_and_gradients(loss, student, teacher)
+    assert gradient.isfinite().all()
+    assert gradient.norm() < 1e3
