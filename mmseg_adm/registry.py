@@ -16,6 +16,7 @@ MODELS = _child(mmengine_registry.MODELS, 'mmseg_adm.models')
 DATASETS = _child(mmengine_registry.DATASETS, 'mmseg_adm.datasets')
 DATA_SAMPLERS = _child(mmengine_registry.DATA_SAMPLERS, 'mmseg_adm.datasets')
 HOOKS = _child(mmengine_registry.HOOKS, 'mmseg_adm.engine')
+METRICS = _child(mmengine_registry.METRICS, 'mmseg_adm.engine')
 LOOPS = _child(mmengine_registry.LOOPS, 'mmseg_adm.engine')
 OPTIM_WRAPPERS = _child(mmengine_registry.OPTIM_WRAPPERS, 'mmseg_adm.engine')
 OPTIM_WRAPPER_CONSTRUCTORS = _child(

@@ -11,10 +11,12 @@ from .hooks import (
     StudentCheckpointHook,
 )
 from .loops import MembersTestLoop, MembersValLoop
+from .metrics import ClassIoUMetric
 from .optim import CPUAmpOptimWrapper, GroupOptimWrapper, GroupOptimWrapperConstructor
 
 __all__ = [
     'CPUAmpOptimWrapper',
+    'ClassIoUMetric',
     'ConsensusPictureHook',
     'DataCheckHook',
     'DataStreamHook',

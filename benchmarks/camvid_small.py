@@ -1,0 +1,26 @@
+"""PSPNet R18 of base widths 32 and 16 on CamVid at 96x128, from scratch: for two CPU cores."""
+
+seeds = (0, 1, 2)
+iterations = 800
+cfg_options = {
+    'train_cfg.max_iters': iterations,
+    'train_cfg.val_interval': 200,
+    'param_scheduler.0.end': iterations,
+    'default_hooks.checkpoint.interval': 200,
+    'default_hooks.checkpoint.max_keep_ckpts': 1,
+    'default_hooks.checkpoint.save_best': None,
+    'val_evaluator.type': 'mmseg_adm.ClassIoUMetric',
+}
+setting = 'pspnet_r18-w32-d8_pspnet_r18-w16-d8_1xb8-2k_camvid-96x128.py'
+pairs = dict(
+    pspnet=dict(
+        student='configs/pspnet/pspnet_r18-w16-d8_1xb8-2k_camvid-96x128.py',
+        teacher='configs/pspnet/pspnet_r18-w32-d8_1xb8-2k_camvid-96x128.py',
+        methods=dict(
+            kd=f'configs/kd/kd_{setting}',
+            cwd=f'configs/cwd/cwd_{setting}',
+            dml=f'configs/dml/dml_{setting}',
+            adm=f'configs/adm/adm_{setting}',
+        ),
+    )
+)

@@ -1,0 +1,99 @@
+"""The results as pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from .plan import STUDENT, TEACHER
+from .summary import Spread, Summary
+
+PREFIX = 'IoU.'
+
+
+def draw_figures(summary: Summary, pair: str, folder: Path, stem: str) -> list[Path]:
+    """Write gains, curves and gains by class; returns the paths.
+
+    Nothing is drawn of rows that did not run.
+    """
+    rows = [name for name in summary.plan.names(pair) if summary.seeds(pair, name)]
+    methods = [name for name in rows if name not in (STUDENT, TEACHER)]
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for kind, draw, drawn in (
+        ('gain', _draw_gains, methods),
+        ('curves', _draw_curves, rows),
+        ('classes', _draw_classes, methods),
+    ):
+        if not drawn:
+            continue
+        figure = Figure(figsize=(9, 4.5), layout='constrained')
+        draw(figure.subplots(), summary, pair, drawn)
+        paths.append(folder / f'{stem}_{pair}_{kind}.png')
+        figure.savefig(paths[-1], dpi=110)
+    return paths
+
+
+def _draw_gains(axes: Axes, summary: Summary, pair: str, methods: list[str]) -> None:
+    width = 0.38
+    for offset, member, colour in ((-width / 2, STUDENT, 'C0'), (width / 2, TEACHER, 'C1')):
+        gains = {name: summary.gain(pair, name, member) for name in methods}
+        known = {name: gain for name, gain in gains.items() if gain is not None}
+        axes.bar(
+            [methods.index(name) + offset for name in known],
+            [gain.mean for gain in known.values()],
+            width,
+            yerr=[gain.error if gain.count > 1 else 0 for gain in known.values()],
+            color=colour,
+            capsize=3,
+            label=member,
+        )
+    axes.axhline(0, color='0.3', linewidth=0.8)
+    axes.set_xticks(range(len(methods)), methods)
+    axes.set_ylabel('mIoU gained over the network alone')
+    axes.set_title('Mean over seeds, paired; bars: standard error')
+    axes.legend(frameon=False)
+
+
+def _draw_curves(axes: Axes, summary: Summary, pair: str, rows: list[str]) -> None:
+    for index, name in enumerate(rows):
+        member = TEACHER if name == TEACHER else STUDENT
+        metric = summary.metric(pair, name, member)
+        lines = summary.seeds(pair, name).values()
+        by_step: dict[int, list[float]] = {}
+        for line in lines:
+            for row in line['evaluations']:
+                if metric in row:
+                    by_step.setdefault(row['step'], []).append(row[metric])
+        spreads = [Spread.of(by_step[step]) for step in sorted(by_step)]
+        means = [spread.mean for spread in spreads if spread is not None]
+        style = '--' if name in (STUDENT, TEACHER) else '-'
+        label = f'{name} alone' if name in (STUDENT, TEACHER) else name
+        axes.plot(sorted(by_step), means, style, marker='o', color=f'C{index}', label=label)
+    axes.set_xlabel('iteration')
+    axes.set_ylabel("student's mIoU, mean over seeds")
+    axes.legend(frameon=False, ncols=2)
+
+
+def _draw_classes(axes: Axes, summary: Summary, pair: str, methods: list[str]) -> None:
+    alone = summary.seeds(pair, STUDENT)
+    classes = [key for line in alone.values() for key in line['evaluations'][-1]
+               if key.startswith(PREFIX)]  # fmt: skip
+    classes = list(dict.fromkeys(classes))
+    width = 0.8 / len(methods)
+    for index, name in enumerate(methods):
+        gains = []
+        for key in classes:
+            own = summary.values(pair, name, summary.metric(pair, name, STUDENT, key))
+            other = summary.values(pair, STUDENT, key)
+            spread = Spread.of([own[seed] - other[seed] for seed in own if seed in other])
+            gains.append(spread.mean if spread else 0)
+        places = [place + (index - (len(methods) - 1) / 2) * width for place in range(len(classes))]
+        axes.bar(places, gains, width, label=name)
+    axes.axhline(0, color='0.3', linewidth=0.8)
+    labels = [key.removeprefix(PREFIX) for key in classes]
+    axes.set_xticks(range(len(classes)), labels, rotation=35, ha='right')
+    axes.set_ylabel("student's IoU gained over alone")
+    axes.legend(frameon=False, ncols=3)

@@ -1,0 +1,188 @@
+"""A plan: which networks and methods are trained, on which schedule and seeds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+
+from mmseg_adm.export import is_distillation_config
+from mmseg_adm.models.bridge import is_bridge
+
+STUDENT, TEACHER = 'student', 'teacher'
+PAIR_KEYS = (STUDENT, TEACHER, 'methods')
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training: a network alone, or a method, with one seed.
+
+    Attributes:
+        pair: The networks' name in the plan.
+        name: ``'student'`` and ``'teacher'`` are those networks alone.
+        seed: Of initial weights, data order and all else.
+        config: Path of the config that trains.
+        options: Overrides, as ``--cfg-options`` takes them.
+        needs_teacher: Whether it takes the teacher of the same seed, trained alone.
+        settings: A hash of all settings: results of other settings are not the cell's.
+    """
+
+    pair: str
+    name: str
+    seed: int
+    config: Path
+    options: tuple[tuple[str, object], ...]
+    needs_teacher: bool
+    settings: str
+
+    @property
+    def key(self) -> str:
+        """What the cell is called in results and folders."""
+        return f'{self.pair}/{self.name}/{self.seed}'
+
+    def resolved(self) -> Config:
+        """The config with the plan's overrides."""
+        return _resolved(self.config, dict(self.options))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All cells, in the order in which they run: what a cell needs comes before it.
+
+    Attributes:
+        name: The plan file's.
+        cells: Of all pairs and seeds.
+    """
+
+    name: str
+    cells: tuple[Cell, ...]
+
+    @property
+    def pairs(self) -> tuple[str, ...]:
+        """Names of the pairs of networks."""
+        return tuple(dict.fromkeys(cell.pair for cell in self.cells))
+
+    def names(self, pair: str) -> tuple[str, ...]:
+        """Names of a pair's cells."""
+        return tuple(dict.fromkeys(cell.name for cell in self.cells if cell.pair == pair))
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """All seeds."""
+        return tuple(dict.fromkeys(cell.seed for cell in self.cells))
+
+
+def read_plan(path: str | Path) -> Plan:
+    """Read a plan file.
+
+    It holds ``seeds``; ``cfg_options`` for all cells; and ``pairs``, by name: ``student`` and
+    ``teacher``, the configs that train them alone, and ``methods``, by name a config or
+    ``dict(config=..., cfg_options=...)``. Paths are relative to the repository, the folder
+    above the plan's.
+
+    Raises:
+        FileNotFoundError: If the plan or a config is not there.
+        ValueError: If something in it is missing or unknown.
+    """
+    path = Path(path).resolve()
+    if not path.is_file():
+        raise FileNotFoundError(f'plan not found: {path}')
+    plan = Config.fromfile(path)
+    for key in ('seeds', 'pairs'):
+        if not plan.get(key):
+            raise ValueError(f'the plan {path} names no {key}')
+    root = path.parent.parent
+    cells = []
+    for seed in plan.seeds:
+        for pair, entries in plan.pairs.items():
+            if unknown := set(entries) - set(PAIR_KEYS):
+                raise ValueError(f"pair '{pair}' has no {', '.join(unknown)}: {PAIR_KEYS}")
+            for name in (STUDENT, TEACHER):
+                if name not in entries:
+                    raise ValueError(f"pair '{pair}' names no {name}")
+            alone = {name: entries[name] for name in (STUDENT, TEACHER)}
+            named = alone | entries.get('methods', {})
+            for name, entry in named.items():
+                cells.append(_cell(root, pair, name, seed, entry, plan.get('cfg_options', {})))
+    return Plan(path.stem, tuple(cells))
+
+
+def _cell(
+    root: Path, pair: str, name: str, seed: int, entry: str | Mapping, shared: Mapping
+) -> Cell:
+    entry = dict(config=entry) if isinstance(entry, str) else entry
+    config = root / entry['config']
+    if not config.is_file():
+        raise FileNotFoundError(f"cell '{pair}/{name}': config not found: {config}")
+    options = {**shared, **entry.get('cfg_options', {}), 'randomness.seed': seed}
+    resolved = _resolved(config, options)
+    members = resolved.model.get('members') or {}
+    frozen = any(member and member.get('frozen') for member in members.values())
+    return Cell(pair, name, seed, config, tuple(options.items()), frozen, _hash(resolved))
+
+
+def _resolved(path: Path, options: Mapping) -> Config:
+    config = Config.fromfile(path)
+    config.merge_from_dict(dict(options))
+    return config
+
+
+def _hash(config: Config) -> str:
+    """Of all that decides what comes out: not of where data and teachers lie on a machine."""
+    settings = config.to_dict()
+    for member in (settings['model'].get('members') or {}).values():
+        if member and member.get('frozen'):
+            member['checkpoint'] = None
+    for split in ('train', 'val', 'test'):
+        loader = settings[f'{split}_dataloader']
+        dataset = loader['dataset'].get('dataset', loader['dataset'])
+        dataset['data_root'] = None
+        for key in ('num_workers', 'persistent_workers'):
+            loader.pop(key, None)
+    text = json.dumps(settings, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def initial_weights(plan: Plan, cell: Cell, folder: Path) -> dict[str, object]:
+    """Overrides that start a cell's networks as every other cell of its pair and seed does.
+
+    The weights of student and teacher are drawn once per pair and seed, and written into
+    ``folder``. Other members (FFSD's peers, a bridge) draw their own.
+    """
+    alone = {each.name: each for each in plan.cells
+             if (each.pair, each.seed) == (cell.pair, cell.seed)}  # fmt: skip
+    paths = {}
+    for name in (STUDENT, TEACHER):
+        paths[name] = folder / f'{cell.pair}_{name}_{cell.seed}.pth'
+        if not paths[name].is_file():
+            _draw(alone[name], paths[name])
+    config = cell.resolved()
+    if not is_distillation_config(config):
+        own = str(paths[cell.name])
+        return {'model.init_cfg.type': 'Pretrained', 'model.init_cfg.checkpoint': own}
+    student = config.model.get('student', STUDENT)
+    return {
+        f'model.members.{member}.checkpoint': str(paths[STUDENT if member == student else TEACHER])
+        for member, settings in config.model.members.items()
+        if member in (student, TEACHER) and not settings.get('frozen') and not is_bridge(settings)
+    }
+
+
+def _draw(cell: Cell, path: Path) -> None:
+    import torch
+
+    config = cell.resolved()
+    init_default_scope('mmseg')
+    with torch.random.fork_rng():
+        torch.manual_seed(cell.seed)
+        network = MODELS.build(config.model)
+        network.init_weights()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix('.partial')
+    torch.save({'state_dict': network.state_dict(), 'meta': {}}, partial)
+    partial.replace(path)

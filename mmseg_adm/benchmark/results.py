@@ -1,0 +1,122 @@
+"""Raw results: one JSON line a cell, appended, never rewritten."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+
+from mmseg_adm import __version__
+from mmseg_adm.checkpoint import read_checkpoint, weights_of
+from mmseg_adm.stack import installed_versions
+
+from .plan import Cell
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Results:
+    """The lines of one file; of each cell the last one with its present settings counts.
+
+    Args:
+        path: A ``.jsonl`` file, which may not exist yet.
+
+    Raises:
+        ValueError: If a line is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lines: list[dict] = []
+        text = path.read_text() if path.is_file() else ''
+        for number, line in enumerate(text.splitlines(), 1):
+            try:
+                self.lines.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                raise ValueError(f'{path}, line {number} is damaged: {error}. Remove it') from None
+
+    def add(self, line: dict) -> None:
+        """Append a line to the file at once."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open('a') as file:
+            file.write(json.dumps(line) + '\n')
+        self.lines.append(line)
+
+    def of(self, cell: Cell) -> dict | None:
+        """The cell's line, ``None`` if it did not run with these settings."""
+        for line in reversed(self.lines):
+            if (line['cell'], line['settings']) == (cell.key, cell.settings):
+                return line
+        return None
+
+    def finished(self, cells: Iterable[Cell]) -> dict[str, dict]:
+        """Lines of the cells that ran to the end, by key."""
+        found = {cell.key: self.of(cell) for cell in cells}
+        return {key: line for key, line in found.items() if line and line['status'] == 'done'}
+
+
+def provenance(cell: Cell) -> dict:
+    """What a line says whether or not the cell came to its end."""
+    return {
+        'cell': cell.key,
+        'settings': cell.settings,
+        'config': str(cell.config.relative_to(ROOT)) if cell.config.is_relative_to(ROOT)
+        else str(cell.config),
+        'seed': cell.seed,
+        'commit': _commit(),
+        'versions': {'mmseg_adm': __version__, **installed_versions(), 'torch': _torch_version()},
+    }  # fmt: skip
+
+
+def collect(work_dir: Path) -> dict:
+    """Metrics and costs of a training that came to its end, from its own logs.
+
+    Raises:
+        FileNotFoundError: If it logged nothing.
+    """
+    logs = sorted(work_dir.glob('*/vis_data/scalars.json'))
+    if not logs:
+        raise FileNotFoundError(f'no log in {work_dir}')
+    rows = [json.loads(line) for log in logs for line in log.read_text().splitlines()]
+    training = [row for row in rows if 'loss' in row]
+    evaluations = {}
+    for row in rows:
+        if any(key.endswith('mIoU') for key in row):
+            kept = {key: value for key, value in row.items() if key not in ('time', 'data_time')}
+            evaluations[row['step']] = kept  # a resumed run may evaluate a step again
+    weights = weights_of(read_checkpoint(max(work_dir.glob('iter_*.pth'), key=iteration_of)))
+    seconds = statistics.median(row['time'] for row in training)
+    return {
+        'evaluations': [evaluations[step] for step in sorted(evaluations)],
+        'seconds per iteration': round(seconds, 4),
+        'share of data waiting': round(
+            statistics.median(row['data_time'] for row in training) / seconds, 4
+        ),
+        'device memory (MiB)': max((row.get('memory', 0) for row in training), default=0),
+        'extra parameters': sum(
+            value.numel() for key, value in weights.items() if key.startswith('methods.')
+        ),
+    }
+
+
+def iteration_of(path: Path) -> int:
+    """Of a checkpoint, from its name."""
+    return int(path.stem.split('_')[-1])
+
+
+def _torch_version() -> str:
+    import torch
+
+    return torch.__version__
+
+
+def _commit() -> str:
+    def git(*args: str) -> str:
+        return subprocess.run(
+            ['git', *args], cwd=ROOT, capture_output=True, text=True, check=False
+        ).stdout.strip()
+
+    changed = git('status', '--porcelain', '--untracked-files=no')
+    return git('rev-parse', '--short', 'HEAD') + ('+changes' if changed else '')

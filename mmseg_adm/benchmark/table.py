@@ -1,0 +1,55 @@
+"""The results as a Markdown table."""
+
+from __future__ import annotations
+
+from .plan import STUDENT, TEACHER
+from .summary import Spread, Summary
+
+COLUMNS = ('', 'seeds', 'student mIoU', 'best', 'gain', 'teacher mIoU', 'gain', 'agreement %',
+           's / iteration', 'MiB', 'extra parameters')  # fmt: skip
+
+
+def markdown_table(summary: Summary, pair: str) -> str:
+    """One row a method: means over seeds, +- standard deviations; gains +- standard errors."""
+    rows = [COLUMNS, ('---',) + ('---:',) * (len(COLUMNS) - 1)]
+    rows += [_row(summary, pair, name) for name in summary.plan.names(pair)]
+    return '\n'.join('| ' + ' | '.join(row) + ' |' for row in rows)
+
+
+def _row(summary: Summary, pair: str, name: str) -> tuple[str, ...]:
+    ran = len(summary.seeds(pair, name))
+    label = {STUDENT: 'student alone', TEACHER: 'teacher alone'}.get(name, name)
+    if not ran:
+        return (label, '0', *('not run' for _ in COLUMNS[2:]))
+    agreement = Spread.of(list(summary.values(pair, name, 'agreement').values()))
+    members = []
+    for member in (STUDENT, TEACHER):
+        last = summary.member(pair, name, member)
+        gain = summary.gain(pair, name, member) if name != member else None
+        best = [_text(summary.member(pair, name, member, best=True))] if member == STUDENT else []
+        members += [_text(last), *best, _signed(gain)]
+    return (
+        label,
+        f'{ran}',
+        *members,
+        _text(agreement),
+        _mean(summary.cost(pair, name, 'seconds per iteration'), '.2f'),
+        _mean(summary.cost(pair, name, 'memory (MiB)'), '.0f'),
+        _mean(summary.cost(pair, name, 'extra parameters'), '.0f'),
+    )
+
+
+def _text(spread: Spread | None) -> str:
+    if spread is None:
+        return ''
+    return f'{spread.mean:.2f}' + (f' ± {spread.deviation:.2f}' if spread.count > 1 else '')
+
+
+def _signed(spread: Spread | None) -> str:
+    if spread is None:
+        return ''
+    return f'{spread.mean:+.2f}' + (f' ± {spread.error:.2f}' if spread.count > 1 else '')
+
+
+def _mean(spread: Spread | None, style: str) -> str:
+    return '' if spread is None else format(spread.mean, style)

@@ -1,0 +1,71 @@
+"""Plans and raw lines for the tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from factory import ROOT
+
+from mmseg_adm.benchmark import Plan, Results, read_plan
+
+SETTING = '1xb8-demo_synthetic-city-96x128.py'
+PAIR = 'pspnet_r18-w32-d8_pspnet_r18-w16-d8'
+TEXT = """
+seeds = {seeds}
+cfg_options = {options}
+pairs = dict(tiny=dict(
+    student='configs/pspnet/pspnet_r18-w16-d8_{setting}',
+    teacher='configs/pspnet/pspnet_r18-w32-d8_{setting}',
+    methods={methods},
+))
+"""
+TRAINING = {
+    'train_cfg.max_iters': 2,
+    'train_cfg.val_interval': 1,
+    'param_scheduler.0.end': 2,
+    'default_hooks.checkpoint.interval': 1,
+    'default_hooks.checkpoint.max_keep_ckpts': 1,
+    'default_hooks.checkpoint.save_best': None,
+    'default_hooks.logger.interval': 1,
+    'train_dataloader.batch_size': 2,
+    'val_evaluator.type': 'mmseg_adm.ClassIoUMetric',
+    **{f'{split}_dataloader.{option}': value for split in ('train', 'val', 'test')
+       for option, value in (('num_workers', 0), ('persistent_workers', False))},
+}  # fmt: skip
+
+
+def shipped(*methods: str) -> dict[str, str]:
+    """Configs by method."""
+    return {name: f'configs/{name}/{name}_{PAIR}_{SETTING}' for name in methods}
+
+
+def write_plan(folder: Path, methods: dict, seeds: tuple = (0,), options: dict = TRAINING) -> Path:
+    """A plan in a folder that has the shipped configs beside it."""
+    if not (folder / 'configs').exists():
+        (folder / 'configs').symlink_to(ROOT / 'configs')
+    (folder / 'plans').mkdir(exist_ok=True)
+    path = folder / 'plans' / 'tiny.py'
+    path.write_text(TEXT.format(seeds=seeds, options=options, methods=methods, setting=SETTING))
+    return path
+
+
+def tiny_plan(folder: Path, *methods: str, seeds: tuple = (0, 1, 2)) -> Plan:
+    """A plan that nobody trains."""
+    return read_plan(write_plan(folder, shipped(*methods), seeds))
+
+
+def line_of(cell, *evaluations: dict, **others) -> dict:
+    """A raw line of a finished cell."""
+    costs = {'seconds per iteration': 0.5, 'memory (MiB)': 600, 'extra parameters': 0}
+    steps = [dict(row, step=100 * (index + 1)) for index, row in enumerate(evaluations)]
+    return {'cell': cell.key, 'settings': cell.settings, 'status': 'done', **costs,
+            'evaluations': steps, **others}  # fmt: skip
+
+
+def fill(plan: Plan, path: Path, scores: dict[str, dict[int, dict]]) -> Results:
+    """Results with one evaluation a cell, by row and seed; rows that are not there did not run."""
+    results = Results(path)
+    for cell in plan.cells:
+        if row := scores.get(cell.name, {}).get(cell.seed):
+            results.add(line_of(cell, row))
+    return results

@@ -1,0 +1,90 @@
+import pytest
+import torch
+from factory import ROOT
+from plans import TRAINING, shipped, tiny_plan, write_plan
+
+from mmseg_adm.benchmark import read_plan
+from mmseg_adm.benchmark.plan import initial_weights
+
+PLANS = sorted(ROOT.glob('benchmarks/*.py'))
+
+
+@pytest.mark.parametrize('path', PLANS, ids=lambda path: path.stem)
+def test_shipped_plans_are_read(path):
+    plan = read_plan(path)
+    assert plan.name == path.stem
+    assert len({cell.key for cell in plan.cells}) == len(plan.cells)
+    assert len({cell.settings for cell in plan.cells}) == len(plan.cells)
+
+
+def test_cells_come_in_the_order_in_which_they_are_needed(tmp_path):
+    plan = tiny_plan(tmp_path, 'kd', 'dml', seeds=(3, 5))
+    names = ['student', 'teacher', 'kd', 'dml']
+    assert [cell.key for cell in plan.cells] == [f'tiny/{n}/{s}' for s in (3, 5) for n in names]
+    assert [cell.name for cell in plan.cells if cell.needs_teacher] == ['kd', 'kd']
+    assert all(cell.resolved().randomness.seed == cell.seed for cell in plan.cells)
+    assert plan.cells[0].resolved().train_cfg.max_iters == 2
+
+
+def test_settings_know_what_matters(tmp_path, monkeypatch):
+    first = tiny_plan(tmp_path, 'kd').cells
+    monkeypatch.setenv('SYNTHETIC_CITY_ROOT', '/elsewhere')
+    monkeypatch.setenv('TEACHER_CHECKPOINT', '/elsewhere/teacher.pth')
+    workers = {'train_dataloader.num_workers': 1}
+    options = [TRAINING, TRAINING | workers, TRAINING | {'train_cfg.max_iters': 3}]
+    again, moved, longer = (
+        read_plan(write_plan(tmp_path, shipped('kd'), (0, 1, 2), each)).cells for each in options
+    )
+    settings = [[cell.settings for cell in cells] for cells in (first, again, moved, longer)]
+    assert settings[0] == settings[1] == settings[2]
+    assert not set(settings[0]) & set(settings[3])
+
+
+def test_all_cells_of_a_seed_start_from_the_same_weights(tmp_path):
+    plan = tiny_plan(tmp_path, 'kd', 'dml', seeds=(0, 1))
+    folder = tmp_path / 'initial'
+    options = {cell.key: initial_weights(plan, cell, folder) for cell in plan.cells}
+    student = f'{folder}/tiny_student_0.pth'
+    assert options['tiny/student/0']['model.init_cfg.checkpoint'] == student
+    assert options['tiny/kd/0'] == {'model.members.student.checkpoint': student}
+    assert options['tiny/dml/0'] == {
+        'model.members.student.checkpoint': student,
+        'model.members.teacher.checkpoint': f'{folder}/tiny_teacher_0.pth',
+    }
+    weights = [
+        torch.load(folder / f'tiny_student_{seed}.pth', weights_only=True)['state_dict']
+        for seed in (0, 1)
+    ]
+    key = 'decode_head.conv_seg.weight'
+    assert not torch.equal(weights[0][key], weights[1][key])
+
+
+@pytest.mark.parametrize(
+    ('text', 'error', 'message'),
+    [
+        ('seeds = ()', ValueError, 'names no seeds'),
+        ('seeds = (0,)', ValueError, 'names no pairs'),
+        (
+            "seeds = (0,)\npairs = dict(a=dict(student='x.py', teacher='x.py', peers=1))",
+            ValueError, "pair 'a' has no peers",
+        ),
+        (
+            "seeds = (0,)\npairs = dict(a=dict(student='x.py'))",
+            ValueError, "pair 'a' names no teacher",
+        ),
+        (
+            "seeds = (0,)\npairs = dict(a=dict(student='x.py', teacher='x.py'))",
+            FileNotFoundError, r"cell 'a/student': config not found: .*x\.py",
+        ),
+    ],
+)  # fmt: skip
+def test_wrong_plans_are_refused(text, error, message, tmp_path):
+    path = tmp_path / 'plan.py'
+    path.write_text(text)
+    with pytest.raises(error, match=message):
+        read_plan(path)
+
+
+def test_a_plan_that_is_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match='plan not found'):
+        read_plan(tmp_path / 'none.py')
