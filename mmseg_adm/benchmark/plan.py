@@ -15,6 +15,19 @@ from mmseg_adm.export import is_distillation_config
 from mmseg_adm.models.bridge import is_bridge
 
 STUDENT, TEACHER = 'student', 'teacher'
+# What decides what comes out of a training.
+SETTINGS = (
+    'model',
+    'train_dataloader',
+    'train_cfg',
+    'optim_wrapper',
+    'param_scheduler',
+    'val_dataloader',
+    'val_evaluator',
+    'default_hooks',
+    'custom_hooks',
+    'randomness',
+)
 PAIR_KEYS = (STUDENT, TEACHER, 'methods')
 
 
@@ -134,11 +147,11 @@ def _resolved(path: Path, options: Mapping) -> Config:
 
 def _hash(config: Config) -> str:
     """Of all that decides what comes out: not of where data and teachers lie on a machine."""
-    settings = config.to_dict()
+    settings = {key: value for key, value in config.to_dict().items() if key in SETTINGS}
     for member in (settings['model'].get('members') or {}).values():
         if member and member.get('frozen'):
             member['checkpoint'] = None
-    for split in ('train', 'val', 'test'):
+    for split in ('train', 'val'):
         loader = settings[f'{split}_dataloader']
         dataset = loader['dataset'].get('dataset', loader['dataset'])
         dataset['data_root'] = None

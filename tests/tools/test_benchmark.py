@@ -8,9 +8,6 @@ from pathlib import Path
 
 import pytest
 from factory import ROOT
-
-sys.path.insert(0, str(Path(__file__).parents[1] / 'benchmark'))
-
 from plans import shipped, write_plan
 
 
