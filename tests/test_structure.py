@@ -25,6 +25,7 @@ FORBIDDEN = {
     'mmseg_adm.stack': ('mmseg_adm', 'torch', 'mmengine', 'mmseg', 'mmcv'),
     'mmseg_adm.registry': ('mmseg_adm',),
     MODELS: ('mmseg_adm.engine', 'mmseg_adm.export', 'mmseg_adm.cli', 'mmseg_adm.datasets'),
+    'mmseg_adm.benchmark': ('mmseg_adm.cli', 'mmseg_adm.engine'),
     f'{MODELS}.methods': (f'{MODELS}.distiller', f'{MODELS}.members'),
     'mmseg_adm.datasets': (MODELS, 'mmseg_adm.engine', 'mmseg_adm.export', 'mmseg_adm.cli'),
     'mmseg_adm.engine': ('mmseg_adm.cli',),
@@ -213,10 +214,14 @@ def test_every_formula_is_listed(name):
     assert f'`{name}`' in (ROOT / 'docs' / 'losses.md').read_text()
 
 
+PAGES = ('.', 'docs', 'benchmarks', 'configs/*')
+
+
 @pytest.mark.parametrize(
-    'page', sorted([*ROOT.glob('*.md'), *ROOT.glob('docs/*.md'), *ROOT.glob('configs/*/*.md')]),
+    'page',
+    sorted(path for folder in PAGES for path in ROOT.glob(f'{folder}/*.md')),
     ids=lambda path: str(path.relative_to(ROOT)),
-)  # fmt: skip
+)
 def test_links_lead_somewhere(page):
     links = re.findall(r'\]\((?!https?:)([^)#]+)', page.read_text())
     assert not [link for link in links if not (page.parent / link).exists()]

@@ -73,7 +73,7 @@ def _draw_curves(axes: Axes, summary: Summary, pair: str, rows: list[str]) -> No
         label = f'{name} alone' if name in (STUDENT, TEACHER) else name
         axes.plot(sorted(by_step), means, style, marker='o', color=f'C{index}', label=label)
     axes.set_xlabel('iteration')
-    axes.set_ylabel("student's mIoU, mean over seeds")
+    axes.set_ylabel("mIoU, mean over seeds (of methods: the student's)")
     axes.legend(frameon=False, ncols=2)
 
 

@@ -69,7 +69,10 @@ def _check_members(
     for name, points in method.reads().items():
         # A module that is not there, or yields no map, is found before the first step.
         if paths := [point for point in points if point not in NAMED_POINTS]:
-            map_shapes(networks[name], paths)
+            try:
+                map_shapes(networks[name], paths)
+            except RuntimeError as error:
+                raise ValueError(f"trying member '{name}' on an image: {error}") from None
     for name in method.updates():
         if name in frozen:
             raise ValueError(
