@@ -19,5 +19,5 @@ pairs = {
         name: dict(config=config, cfg_options={'optim_wrapper.optimizer.lr': rate})
         for name, config in networks.items()
     }
-    for rate in (0.001, 0.002, 0.004)
+    for rate in (0.001, 0.002, 0.004, 0.008)
 }
