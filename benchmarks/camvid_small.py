@@ -4,9 +4,11 @@ seeds = (0, 1, 2)
 iterations = 800
 cfg_options = {
     'train_cfg.max_iters': iterations,
-    'train_cfg.val_interval': 200,
+    'train_cfg.val_interval': 400,
     'param_scheduler.0.end': iterations,
-    'default_hooks.checkpoint.interval': 200,
+    # Of camvid_schedule.py the best for both networks together.
+    'optim_wrapper.optimizer.lr': 0.004,
+    'default_hooks.checkpoint.interval': 400,
     'default_hooks.checkpoint.max_keep_ckpts': 1,
     'default_hooks.checkpoint.save_best': None,
     'val_evaluator.type': 'mmseg_adm.ClassIoUMetric',
