@@ -16,10 +16,12 @@ PREFIX = 'IoU.'
 def draw_figures(summary: Summary, pair: str, folder: Path, stem: str) -> list[Path]:
     """Write gains, curves and gains by class; returns the paths.
 
-    Nothing is drawn of rows that did not run.
+    Rows that did not run are left out; without a method there is nothing to draw.
     """
     rows = [name for name in summary.plan.names(pair) if summary.seeds(pair, name)]
     methods = [name for name in rows if name not in (STUDENT, TEACHER)]
+    if not methods:
+        return []
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for kind, draw, drawn in (
@@ -27,8 +29,6 @@ def draw_figures(summary: Summary, pair: str, folder: Path, stem: str) -> list[P
         ('curves', _draw_curves, rows),
         ('classes', _draw_classes, methods),
     ):
-        if not drawn:
-            continue
         figure = Figure(figsize=(9, 4.5), layout='constrained')
         draw(figure.subplots(), summary, pair, drawn)
         paths.append(folder / f'{stem}_{pair}_{kind}.png')

@@ -34,7 +34,7 @@ def run_plan(
     """
     report = report or (lambda cell, state: None)
     done = results.finished(plan.cells)
-    lock = threading.Lock()
+    lock, stopping = threading.Lock(), threading.Event()
     ended = {cell.key: threading.Event() for cell in plan.cells}
 
     def run(cell: Cell) -> None:
@@ -45,8 +45,12 @@ def run_plan(
             teacher = f'{cell.pair}/{TEACHER}/{cell.seed}'
             if cell.needs_teacher:
                 ended[teacher].wait()
+            if stopping.is_set():
+                return
             report(cell, 'running')
             line = _train(plan, cell, work_dir, jobs, lock)
+            if stopping.is_set():  # Ctrl-C reached the training too: it did not fail.
+                return
             with lock:
                 results.add(line)
             report(cell, line['status'])
@@ -54,9 +58,15 @@ def run_plan(
             ended[cell.key].set()
 
     # In order: a cell that waits for its teacher finds it among those that run already.
-    with ThreadPoolExecutor(jobs) as pool:
+    pool = ThreadPoolExecutor(jobs)
+    try:
         for future in [pool.submit(run, cell) for cell in plan.cells]:
             future.result()
+    except BaseException:
+        stopping.set()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _train(plan: Plan, cell: Cell, work_dir: Path, jobs: int, lock: threading.Lock) -> dict:

@@ -65,6 +65,18 @@ def test_a_killed_benchmark_goes_on_where_it_was(start, tmp_path):
     assert len(list((tmp_path / 'results').glob('*.png'))) == 3
 
 
+def test_stopping_it_is_no_failure(start, tmp_path):
+    process = start(write_plan(tmp_path, {}))
+    deadline = time.monotonic() + 240
+    while not lines_of(tmp_path) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.2)
+    time.sleep(2)  # The next cell runs.
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert [line['status'] for line in lines_of(tmp_path)] == ['done']
+
+
 def test_a_failed_cell_is_reported_and_the_others_run(start, tmp_path):
     methods = shipped('dml', 'kd')
     wrong = {'model.methods.dml.tau': -1}
