@@ -171,7 +171,7 @@ def initial_weights(plan: Plan, cell: Cell, folder: Path) -> dict[str, object]:
              if (each.pair, each.seed) == (cell.pair, cell.seed)}  # fmt: skip
     paths = {}
     for name in (STUDENT, TEACHER):
-        paths[name] = folder / f'{cell.pair}_{name}_{cell.seed}.pth'
+        paths[name] = folder / f'{cell.pair}_{name}_{cell.seed}_{alone[name].settings}.pth'
         if not paths[name].is_file():
             _draw(alone[name], paths[name])
     config = cell.resolved()

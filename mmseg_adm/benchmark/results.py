@@ -74,7 +74,7 @@ def collect(work_dir: Path) -> dict:
     """Metrics and costs of a training that came to its end, from its own logs.
 
     Raises:
-        FileNotFoundError: If it logged nothing.
+        FileNotFoundError: If it logged or saved nothing.
     """
     logs = sorted(work_dir.glob('*/vis_data/scalars.json'))
     if not logs:
@@ -86,7 +86,10 @@ def collect(work_dir: Path) -> dict:
         if any(key.endswith('mIoU') for key in row):
             kept = {key: value for key, value in row.items() if key not in ('time', 'data_time')}
             evaluations[row['step']] = kept  # a resumed run may evaluate a step again
-    weights = weights_of(read_checkpoint(max(work_dir.glob('iter_*.pth'), key=iteration_of)))
+    checkpoint = last_checkpoint(work_dir)
+    if checkpoint is None:
+        raise FileNotFoundError(f'no checkpoint in {work_dir}')
+    weights = weights_of(read_checkpoint(checkpoint))
     seconds = statistics.median(row['time'] for row in training)
     return {
         'evaluations': [evaluations[step] for step in sorted(evaluations)],
@@ -101,9 +104,10 @@ def collect(work_dir: Path) -> dict:
     }
 
 
-def iteration_of(path: Path) -> int:
-    """Of a checkpoint, from its name."""
-    return int(path.stem.split('_')[-1])
+def last_checkpoint(work_dir: Path) -> Path | None:
+    """The latest ``iter_<n>.pth`` of a training, if there is one."""
+    paths = work_dir.glob('iter_*.pth')
+    return max(paths, key=lambda path: int(path.stem.split('_')[-1]), default=None)
 
 
 def _torch_version() -> str:

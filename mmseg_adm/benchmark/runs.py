@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from .plan import TEACHER, Cell, Plan, initial_weights
-from .results import ROOT, Results, collect, iteration_of, provenance
+from .results import ROOT, Results, collect, last_checkpoint, provenance
 
 Report = Callable[[Cell, str], None]
 
@@ -23,7 +23,8 @@ def run_plan(
     """Train every cell that has no finished line, and append a line for each.
 
     A training that was interrupted goes on from its last checkpoint. A cell that fails is
-    reported as failed, with its log, and tried again the next time.
+    reported as failed, with its log, and tried again the next time. A teacher that finished
+    in another ``work_dir`` is trained again if cells are left that need its weights.
 
     Args:
         plan: The plan.
@@ -32,81 +33,109 @@ def run_plan(
         jobs: How many run at once; without a GPU they share the cores.
         report: Called with a cell and what happened to it.
     """
-    report = report or (lambda cell, state: None)
-    done = results.finished(plan.cells)
-    lock, stopping = threading.Lock(), threading.Event()
-    ended = {cell.key: threading.Event() for cell in plan.cells}
-
-    def run(cell: Cell) -> None:
-        try:
-            if cell.key in done:
-                report(cell, 'finished earlier')
-                return
-            teacher = f'{cell.pair}/{TEACHER}/{cell.seed}'
-            if cell.needs_teacher:
-                ended[teacher].wait()
-            if stopping.is_set():
-                return
-            report(cell, 'running')
-            line = _train(plan, cell, work_dir, jobs, lock)
-            if stopping.is_set():  # Ctrl-C reached the training too: it did not fail.
-                return
-            with lock:
-                results.add(line)
-            report(cell, line['status'])
-        finally:
-            ended[cell.key].set()
-
+    sitting = _Sitting(plan, results, work_dir, jobs, report or (lambda cell, state: None))
     # In order: a cell that waits for its teacher finds it among those that run already.
     pool = ThreadPoolExecutor(jobs)
     try:
-        for future in [pool.submit(run, cell) for cell in plan.cells]:
+        for future in [pool.submit(sitting.run, cell) for cell in plan.cells]:
             future.result()
     except BaseException:
-        stopping.set()
+        sitting.stopping.set()
         raise
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _train(plan: Plan, cell: Cell, work_dir: Path, jobs: int, lock: threading.Lock) -> dict:
-    folder = work_dir / cell.key
-    folder.mkdir(parents=True, exist_ok=True)
-    line = provenance(cell)
-    with lock:  # The weights of a pair are drawn once.
-        options = dict(cell.options) | initial_weights(plan, cell, work_dir / 'initial')
-    if cell.needs_teacher:
-        teachers = sorted((work_dir / cell.pair / TEACHER / str(cell.seed)).glob('iter_*.pth'))
-        if not teachers:
-            return line | {'status': 'failed', 'reason': 'its teacher did not come to its end'}
-        options |= {
-            f'model.members.{name}.checkpoint': str(max(teachers, key=iteration_of))
-            for name, member in cell.resolved().model.members.items()
-            if member.get('frozen')
-        }
-    log = folder / 'benchmark.log'
-    command = [sys.executable, str(ROOT / 'tools' / 'train.py'), str(cell.config),
-               '--work-dir', str(folder), '--resume', '--cfg-options',
-               *(f'{key}={_written(value)}' for key, value in options.items())]  # fmt: skip
-    threads = max((os.cpu_count() or 1) // jobs, 1)
-    start = time.monotonic()
-    with log.open('a') as output:
-        process = subprocess.Popen(
-            command,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=os.environ | {'OMP_NUM_THREADS': str(threads), 'PYTHONPATH': str(ROOT)},
+class _Sitting:
+    def __init__(
+        self, plan: Plan, results: Results, work_dir: Path, jobs: int, report: Report
+    ) -> None:
+        self.plan = plan
+        self.results = results
+        self.work_dir = work_dir
+        self.threads = max((os.cpu_count() or 1) // jobs, 1)
+        self.report = report
+        self.done = set(results.finished(plan.cells))
+        self.lock, self.stopping = threading.Lock(), threading.Event()
+        self.ended = {cell.key: threading.Event() for cell in plan.cells}
+
+    def run(self, cell: Cell) -> None:
+        """Train a cell unless it has finished, once its teacher has."""
+        try:
+            if cell.needs_teacher:
+                self.ended[self._teacher_of(cell).key].wait()
+            if self.stopping.is_set():
+                return
+            again = cell.key in self.done
+            if again and not self._is_missed(cell):
+                self.report(cell, 'finished earlier')
+                return
+            self.report(cell, 'running')
+            line = self._train(cell)
+            if self.stopping.is_set():  # Ctrl-C reached the training too: it did not fail.
+                return
+            with self.lock:
+                if line['status'] == 'done':
+                    self.done.add(cell.key)
+                if not again:
+                    self.results.add(line)
+            self.report(cell, line['status'])
+        finally:
+            self.ended[cell.key].set()
+
+    def _folder(self, cell: Cell) -> Path:
+        # With other settings it is another training.
+        return self.work_dir / cell.key / cell.settings
+
+    def _teacher_of(self, cell: Cell) -> Cell:
+        wanted = (cell.pair, TEACHER, cell.seed)
+        cells = self.plan.cells
+        return next(each for each in cells if (each.pair, each.name, each.seed) == wanted)
+
+    def _is_missed(self, teacher: Cell) -> bool:
+        """Whether cells are left that need the weights of a teacher that are not here."""
+        left = (
+            cell for cell in self.plan.cells if cell.needs_teacher and cell.key not in self.done
         )
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode != 0:
-        return line | {'status': 'failed', 'exit status': process.returncode, 'log': str(log)}
-    return line | collect(folder) | {
-        'status': 'done',
-        'memory (MiB)': round(usage.ru_maxrss / 1024),
-        'seconds': round(time.monotonic() - start, 1),
-        'threads': threads,
-    }  # fmt: skip
+        needed = any(self._teacher_of(cell) == teacher for cell in left)
+        return needed and last_checkpoint(self._folder(teacher)) is None
+
+    def _train(self, cell: Cell) -> dict:
+        folder = self._folder(cell)
+        folder.mkdir(parents=True, exist_ok=True)
+        line = provenance(cell)
+        options = dict(cell.options)
+        with self.lock:  # The weights of a pair are drawn once.
+            options |= initial_weights(self.plan, cell, self.work_dir / 'initial')
+        if cell.needs_teacher:
+            teacher = self._teacher_of(cell)
+            if teacher.key not in self.done:
+                return line | {'status': 'failed', 'reason': 'its teacher did not finish'}
+            options |= {
+                f'model.members.{name}.checkpoint': str(last_checkpoint(self._folder(teacher)))
+                for name, member in cell.resolved().model.members.items()
+                if member.get('frozen')
+            }
+        log = folder / 'benchmark.log'
+        command = [sys.executable, str(ROOT / 'tools' / 'train.py'), str(cell.config),
+                   '--work-dir', str(folder), '--resume', '--cfg-options',
+                   *(f'{key}={_written(value)}' for key, value in options.items())]  # fmt: skip
+        environment = {'OMP_NUM_THREADS': str(self.threads), 'PYTHONPATH': str(ROOT)}
+        start = time.monotonic()
+        with log.open('a') as output:
+            process = subprocess.Popen(
+                command, stdout=output, stderr=subprocess.STDOUT, env=os.environ | environment
+            )
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode != 0:
+            return line | {'status': 'failed', 'exit status': process.returncode, 'log': str(log)}
+        return line | collect(folder) | {
+            'status': 'done',
+            'memory (MiB)': round(usage.ru_maxrss / 1024),
+            'seconds': round(time.monotonic() - start, 1),
+            'threads': self.threads,
+        }  # fmt: skip
 
 
 def _written(value: object) -> str:

@@ -44,19 +44,21 @@ def test_all_cells_of_a_seed_start_from_the_same_weights(tmp_path):
     plan = tiny_plan(tmp_path, 'kd', 'dml', seeds=(0, 1))
     folder = tmp_path / 'initial'
     options = {cell.key: initial_weights(plan, cell, folder) for cell in plan.cells}
-    student = f'{folder}/tiny_student_0.pth'
+    student, teacher = (
+        f'{folder}/{cell.pair}_{cell.name}_0_{cell.settings}.pth' for cell in plan.cells[:2]
+    )
     assert options['tiny/student/0']['model.init_cfg.checkpoint'] == student
     assert options['tiny/kd/0'] == {'model.members.student.checkpoint': student}
     assert options['tiny/dml/0'] == {
         'model.members.student.checkpoint': student,
-        'model.members.teacher.checkpoint': f'{folder}/tiny_teacher_0.pth',
+        'model.members.teacher.checkpoint': teacher,
     }
     weights = [
-        torch.load(folder / f'tiny_student_{seed}.pth', weights_only=True)['state_dict']
+        torch.load(next(folder.glob(f'tiny_student_{seed}_*.pth')), weights_only=True)
         for seed in (0, 1)
     ]
     key = 'decode_head.conv_seg.weight'
-    assert not torch.equal(weights[0][key], weights[1][key])
+    assert not torch.equal(*(each['state_dict'][key] for each in weights))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 from factory import ROOT
 from plans import shipped, write_plan
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -63,6 +66,15 @@ def test_a_killed_benchmark_goes_on_where_it_was(start, tmp_path):
     assert '| kd | 1 |' in (tmp_path / 'results' / 'tiny.md').read_text()
     assert '| kd | 1 |' in output
     assert len(list((tmp_path / 'results').glob('*.png'))) == 3
+
+    # Elsewhere the teacher's weights are missing: one more method has it trained again.
+    shutil.rmtree(tmp_path / 'work')
+    more = start(write_plan(tmp_path, shipped('kd', 'cwd')))
+    _, errors = more.communicate(timeout=280)
+    assert more.returncode == 0, errors[-3000:]
+    assert lines_of(tmp_path)[:3] == lines
+    assert [line['cell'] for line in lines_of(tmp_path)[3:]] == ['tiny/cwd/0']
+    assert 'tiny/kd/0: finished earlier' in errors
 
 
 def test_stopping_it_is_no_failure(start, tmp_path):
