@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 METHOD = 'method'
 PEERS = ('leader', 'peer1', 'peer2')
+ADM_POINTS = ('features', 'logits')
 
 
 class Term(NamedTuple):
@@ -67,7 +68,8 @@ def adm(consensus: str | None, divergence: str | None, at: str) -> Variant:
     if at == 'features':
         terms['loss_projection'] = Term((METHOD,), projects=True)
     if consensus:
-        terms['loss_consensus'] = Term(('student',), divergence=consensus == 'alignment')
+        divergence_of_both = consensus in ('alignment', 'imitation')
+        terms['loss_consensus'] = Term(('student',), divergence=divergence_of_both)
     if divergence:
         terms['loss_divergence'] = Term(('teacher',))
     return Variant(
@@ -129,14 +131,14 @@ FFSD = Variant(
     members='peers',
 )
 
+# The sides do not know of each other: each reading alone, and a few pairs.
 ADM_READINGS = [
-    (consensus, divergence, at)
-    for consensus, divergence, at in product(
-        ('alignment', 'modulation', None),
-        ('weighting', 'modulation', 'repulsion', None),
-        ('features', 'logits'),
-    )
-    if consensus or divergence
+    *product(('alignment', 'modulation', 'imitation', 'reweighting'), (None,), ADM_POINTS),
+    *product((None,), ('weighting', 'modulation', 'repulsion', 'reweighting'), ADM_POINTS),
+    *product(('alignment',), ('weighting',), ADM_POINTS),
+    ('modulation', 'modulation', 'logits'),
+    ('alignment', 'repulsion', 'features'),
+    ('imitation', 'reweighting', 'features'),
 ]
 
 METHODS = {

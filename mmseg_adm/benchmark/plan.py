@@ -155,6 +155,8 @@ def _hash(config: Config) -> str:
         loader = settings[f'{split}_dataloader']
         dataset = loader['dataset'].get('dataset', loader['dataset'])
         dataset['data_root'] = None
+        if names := dataset.get('ann_file'):
+            dataset['ann_file'] = Path(names).read_text()
         for key in ('num_workers', 'persistent_workers'):
             loader.pop(key, None)
     text = json.dumps(settings, sort_keys=True, default=str)

@@ -109,15 +109,19 @@ class DistillationStep:
         """
         return values if get_world_size() == 1 else _SumOverRanks.apply(values)
 
-    def cross_entropy(self, logits: Tensor, weight: Tensor | None = None) -> Tensor:
-        """:func:`weighted_cross_entropy` of this batch; without ``weight`` the plain one."""
+    def cross_entropy(
+        self, logits: Tensor, weight: Tensor | None = None, class_weight: Tensor | None = None
+    ) -> Tensor:
+        """:func:`weighted_cross_entropy` of this batch; without ``weight`` all pixels alike."""
         if weight is None:
             weight = torch.ones_like(self.labels, dtype=torch.float32)
         normalizer = None  # in one process: the loss's own
         if self.distributed:
-            total = labelled_weight(weight, self.labels, self.ignore_index).sum()
+            total = labelled_weight(weight, self.labels, self.ignore_index, class_weight).sum()
             normalizer = self.over_ranks(total)
-        return weighted_cross_entropy(logits, self.labels, weight, self.ignore_index, normalizer)
+        return weighted_cross_entropy(
+            logits, self.labels, weight, self.ignore_index, normalizer, class_weight
+        )
 
     def imitate(self, logits: Tensor, target: Tensor, tau: float) -> Tensor:
         """:func:`pixel_kl` of this batch, the target resized to ``logits``."""

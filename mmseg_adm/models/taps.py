@@ -146,6 +146,16 @@ def find_classifier(network: nn.Module) -> nn.Conv2d:
     return classifier
 
 
+def class_weight_of(network: nn.Module) -> Tensor | None:
+    """The weights (K,) that the decode head's own loss gives to the classes, if it does."""
+    losses = getattr(decode_head_of(network), 'loss_decode', None)
+    for loss in losses if isinstance(losses, nn.ModuleList) else [losses]:
+        weight = getattr(loss, 'class_weight', None)
+        if weight is not None:
+            return torch.as_tensor(weight, dtype=torch.float32)
+    return None
+
+
 def find_module(network: nn.Module, path: str) -> nn.Module:
     """The module at ``path``.
 

@@ -18,6 +18,7 @@ from mmseg_adm.models.methods import adm
 
 MEMBERS = ('student', 'teacher')
 SMALL = (16, 24)
+CLASS_WEIGHT = [0.5, 1.0, 2.5, 0.25, 1.5]
 
 
 class Captured:
@@ -63,6 +64,14 @@ def with_small_bias(model):
     return model
 
 
+def weighing(config):
+    """A network whose own cross entropy weighs the classes."""
+    config['decode_head']['loss_decode'] = dict(
+        type='CrossEntropyLoss', class_weight=CLASS_WEIGHT, reduction='none'
+    )
+    return config
+
+
 def capture(model, size):
     """Maps and losses of one batch."""
     batch = raw_batch(size=size)
@@ -100,23 +109,51 @@ def modulated(model, captured, member, weight):
     classifier = copy.deepcopy(model.network(member).decode_head.conv_seg).double()
     scaled = resized(weight[:, None], features) * features
     logits = F.conv2d(scaled, classifier.weight, classifier.bias).detach()
-    return reference.weighted_cross_entropy(logits, captured.labels, torch.ones_like(weight))
+    return cross_entropy(captured, logits, torch.ones_like(weight))
+
+
+def cross_entropy(captured, logits, weight):
+    """CE(z, y; w), the classes weighted as in the members' own."""
+    class_weight = torch.tensor(CLASS_WEIGHT, dtype=torch.float64)
+    return reference.weighted_cross_entropy(
+        logits, captured.labels, weight, class_weight=class_weight
+    )
+
+
+def reweighted(captured, member, weight):
+    """CE(z, y; w) - CE(z, y)."""
+    logits = captured.logits[member]
+    everywhere = torch.ones_like(weight)
+    return cross_entropy(captured, logits, weight) - cross_entropy(captured, logits, everywhere)
+
+
+def imitation(captured, weight):
+    """sum c_p KL(sg zt_p || zs_p) / sum c_p, all at the size of the student's logits."""
+    student = captured.logits['student']
+    weight = resized(weight[:, None], student)[:, 0] * captured.valid(student)
+    target = resized(captured.logits['teacher'], student)
+    return reference.weighted_pixel_kl(student, target, weight)
 
 
 def by_hand(model, captured, consensus, divergence, at):
     student, teacher = compared(model, captured, at)
     valid = captured.valid(teacher)
     similarity = reference.similarity_map(student, teacher)
-    agreement = torch.where(similarity > 0, similarity, torch.zeros_like(similarity))
+    agreement = reference.consensus_weight(similarity)
     expected = {}
     if consensus == 'alignment':
         expected['loss_consensus'] = reference.consensus_alignment(student, teacher, valid)
     elif consensus == 'modulation':
         expected['loss_consensus'] = modulated(model, captured, 'student', agreement)
+    elif consensus == 'imitation':
+        expected['loss_consensus'] = imitation(captured, agreement * valid)
+    elif consensus == 'reweighting':
+        expected['loss_consensus'] = reweighted(captured, 'student', agreement)
     if divergence == 'weighting':
-        expected['loss_divergence'] = reference.weighted_cross_entropy(
-            captured.logits['teacher'], captured.labels, 1 - agreement
-        )
+        logits = captured.logits['teacher']
+        expected['loss_divergence'] = cross_entropy(captured, logits, 1 - agreement)
+    elif divergence == 'reweighting':
+        expected['loss_divergence'] = reweighted(captured, 'teacher', 1 - agreement)
     elif divergence == 'modulation':
         expected['loss_divergence'] = modulated(model, captured, 'teacher', 1 - agreement)
     elif divergence == 'repulsion':
@@ -140,20 +177,23 @@ def by_hand(model, captured, consensus, divergence, at):
 def test_adm_by_hand(reading):
     consensus, divergence, at = reading
     size = (16, 24)
+    factors = {'loss_consensus': 0.5 if consensus == 'reweighting' else 2.0,
+               'loss_divergence': 0.5 if divergence == 'reweighting' else 3.0}  # fmt: skip
     config = dict(
         type='mmseg_adm.ADM', consensus=consensus, divergence=divergence, at=at,
-        consensus_weight=2.0, divergence_weight=3.0,
+        consensus_weight=factors['loss_consensus'],
+        divergence_weight=factors['loss_divergence'],
     )  # fmt: skip
     # Maps of 2 x 3 and 4 x 6; half of what the classifiers read is dropped.
     model = build(
         config,
-        student=network(4, (1, 2), dropout=0.5),
-        teacher=network(8, (1, 1), dropout=0.5),
+        student=weighing(network(4, (1, 2), dropout=0.5)),
+        teacher=weighing(network(8, (1, 1), dropout=0.5)),
         data_preprocessor=preprocessor(size),
     )
     captured, losses = capture(with_small_bias(model), size)
     expected = by_hand(model, captured, *reading)
-    for name, factor in (('loss_consensus', 2), ('loss_divergence', 3)):
+    for name, factor in factors.items():
         if name in expected:
             expected[name] = factor * expected[name]
     assert {key for key in losses if key.startswith('method.')} == {
@@ -161,6 +201,83 @@ def test_adm_by_hand(reading):
     }
     for name, value in expected.items():
         assert_close(losses[f'method.{name}'].detach(), value, rtol=1e-4, atol=1e-5)
+
+
+def test_reweighting_keeps_the_total_weight_of_the_cross_entropy():
+    # With the member's own cross entropy it is the one weighted by 1 - a + a w / mean(w).
+    share = 0.25
+    model = build(
+        dict(
+            type='mmseg_adm.ADM', consensus='reweighting', divergence='reweighting',
+            class_weight=False, consensus_weight=share, divergence_weight=share,
+        )
+    )  # fmt: skip
+    batch = raw_batch()
+    captured = Captured(model, batch)
+    losses = losses_of(model, batch)
+    similarity = reference.similarity_map(*compared(model, captured, 'features'))
+    agreement = reference.consensus_weight(similarity).float()
+    weights = {'consensus': agreement, 'divergence': 1 - agreement}
+    counted = captured.labels != 255
+    own = (1 - share) * counted / counted.sum()
+    for member, side in (('student', 'consensus'), ('teacher', 'divergence')):
+        logits = F.interpolate(captured.logits[member], captured.labels.shape[-2:], mode='bilinear')
+        each = F.cross_entropy(logits, captured.labels, ignore_index=255, reduction='none')
+        weight = F.interpolate(weights[side][:, None], each.shape[-2:], mode='bilinear')
+        weight = weight[:, 0] * counted
+        plain = (each * counted).sum() / counted.sum()
+        expected = (each * (own + share * weight / weight.sum())).sum()
+        assert_close(plain + losses[f'method.loss_{side}'].detach(), expected)
+
+
+@pytest.mark.parametrize('side', ['consensus', 'divergence'])
+def test_reweighting_has_no_more_than_the_whole(side):
+    with pytest.raises(ValueError, match=f'{side}_weight must be at most 1'):
+        build(dict(type='mmseg_adm.ADM', **{side: 'reweighting', f'{side}_weight': 1.5}))
+
+
+@pytest.mark.parametrize('class_weight', [True, False])
+def test_adm_weighs_classes_as_its_members_or_all_alike(class_weight):
+    config = dict(type='mmseg_adm.ADM', consensus=None, class_weight=class_weight)
+    model = build(config, teacher=weighing(network(8)), data_preprocessor=preprocessor(SMALL))
+    captured, losses = capture(model, SMALL)
+    similarity = reference.similarity_map(*compared(model, captured, 'features'))
+    expected = reference.weighted_cross_entropy(
+        captured.logits['teacher'],
+        captured.labels,
+        1 - reference.consensus_weight(similarity),
+        class_weight=CLASS_WEIGHT if class_weight else None,
+    )
+    assert_close(losses['method.loss_divergence'].detach(), expected.float(), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize('contrast', ['centre', 'standardise', 'rank'])
+def test_adm_takes_its_weights_from_the_contrast(contrast):
+    model = build(dict(type='mmseg_adm.ADM', contrast=contrast))
+    batch = raw_batch(size=SMALL)
+    captured = Captured(model, batch)
+    maps = model.observe(batch, model.methods['method'].maps)
+    similarity = reference.similarity_map(*compared(model, captured, 'features'))
+    valid = captured.valid(captured.features['teacher'])
+    expected = reference.consensus_weight(similarity, contrast, valid).float()
+    assert_close(maps['consensus weight'], expected, rtol=1e-4, atol=1e-4)
+    assert_close(maps['divergence weight'], 1 - expected, rtol=1e-4, atol=1e-4)
+
+
+def test_controls_replace_the_weights():
+    batch = raw_batch()
+    maps = {}
+    for control in (None, 'ones', 'shuffled'):
+        model = build(dict(type='mmseg_adm.ADM', control=control))
+        maps[control] = model.observe(batch, model.methods['method'].maps)
+    assert maps['ones']['consensus weight'].eq(1).all()
+    assert maps['ones']['divergence weight'].eq(1).all()
+    moved = maps['shuffled']['consensus weight'].flatten(1)
+    own = maps[None]['consensus weight'].flatten(1)
+    assert_close(moved.sort(dim=1).values, own.sort(dim=1).values)
+    assert not moved.equal(own)
+    assert_close(maps['shuffled']['divergence weight'].flatten(1), 1 - moved)
+    assert_close(maps['shuffled']['similarity'], maps[None]['similarity'])
 
 
 @pytest.mark.parametrize('at', ['features', 'logits'])

@@ -9,16 +9,23 @@ from .basics import resize, value_and_gradients
 from .channel import channel_wise_divergence
 from .correlation import inter_class_correlation, intra_class_correlation
 from .ensemble import mean_target, min_logit_target, naive_target
-from .pixel import pixel_kl, weighted_cross_entropy
+from .pixel import pixel_kl, weighted_cross_entropy, weighted_pixel_kl
 from .regression import feature_error
 from .relation import intra_class_variation, pairwise_affinity
-from .similarity import consensus_alignment, cosine_distance, divergence_repulsion, similarity_map
+from .similarity import (
+    consensus_alignment,
+    consensus_weight,
+    cosine_distance,
+    divergence_repulsion,
+    similarity_map,
+)
 from .switching import distribution_distance, label_distance, switching_threshold
 
 __all__ = [
     'attention_transfer',
     'channel_wise_divergence',
     'consensus_alignment',
+    'consensus_weight',
     'cosine_distance',
     'distribution_distance',
     'divergence_repulsion',
@@ -40,4 +47,5 @@ __all__ = [
     'unit_distance',
     'value_and_gradients',
     'weighted_cross_entropy',
+    'weighted_pixel_kl',
 ]

@@ -3,16 +3,26 @@ from .basics import everywhere, kl, log_softmax, positions, resize
 
 def pixel_kl(student_logits, teacher_logits, tau=1.0, valid=None):
     """tau^2 * mean_valid KL(softmax(sg zt / tau) || softmax(zs / tau))."""
+    valid = everywhere(student_logits) if valid is None else valid
+    return weighted_pixel_kl(student_logits, teacher_logits, valid.double(), tau)
+
+
+def weighted_pixel_kl(student_logits, teacher_logits, weight, tau=1.0):
+    """tau^2 * sum_p w_p KL(softmax(sg zt_p / tau) || softmax(zs_p / tau)) / sum_p w_p."""
     student, teacher = student_logits.double(), teacher_logits.detach().double()
-    counted = positions(everywhere(student) if valid is None else valid)
-    total = 0
-    for b, i, j in counted:
-        total = total + kl(list(teacher[b, :, i, j] / tau), list(student[b, :, i, j] / tau))
-    return tau**2 * total / len(counted)
+    total = divisor = 0
+    for b, i, j in positions(weight != 0):
+        divergence = kl(list(teacher[b, :, i, j] / tau), list(student[b, :, i, j] / tau))
+        total = total + weight[b, i, j].item() * divergence
+        divisor += weight[b, i, j].item()
+    return tau**2 * total / divisor
 
 
-def weighted_cross_entropy(logits, labels, weight, ignore_index=255):
-    """sum_p w_p CE_p / sum_p w_p over labelled p, logits and sg w resized to the labels."""
+def weighted_cross_entropy(logits, labels, weight, ignore_index=255, class_weight=None):
+    """sum_p w_p k_p CE_p / sum_p w_p k_p over labelled p, logits and sg w resized to the labels.
+
+    k_p is the weight of the class that p is labelled with.
+    """
     logits, weight = logits.double(), weight.detach().double()
     numerator = denominator = 0
     for b in range(len(labels)):
@@ -24,6 +34,7 @@ def weighted_cross_entropy(logits, labels, weight, ignore_index=255):
                 if label == ignore_index:
                     continue
                 logs = log_softmax([plane[i, j] for plane in planes])
-                numerator = numerator - weights[i, j] * logs[label]
-                denominator = denominator + weights[i, j]
+                counted = weights[i, j] * (1 if class_weight is None else class_weight[label])
+                numerator = numerator - counted * logs[label]
+                denominator = denominator + counted
     return numerator / denominator

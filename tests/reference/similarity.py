@@ -1,3 +1,5 @@
+import statistics
+
 import torch
 
 from .basics import cosine, everywhere, positions
@@ -14,6 +16,43 @@ def similarity_map(student, teacher):
         for j in range(width)
     ]
     return torch.stack(rows).reshape(batch, height, width)
+
+
+def consensus_weight(similarity, contrast=None, valid=None):
+    """c_p of each contrast, compared with the valid positions of the same image."""
+    similarity = similarity.detach().double()
+    weight = torch.zeros_like(similarity)
+    for b, i, j in positions(torch.ones_like(similarity, dtype=torch.bool)):
+        own = similarity[b, i, j].item()
+        others = [
+            value.item()
+            for value, counts in zip(
+                similarity[b].flatten(),
+                torch.ones(similarity[b].numel()) if valid is None else valid[b].flatten(),
+                strict=True,
+            )
+            if counts
+        ]
+        weight[b, i, j] = CONTRASTS[contrast](own, others)
+    return weight
+
+
+def _rank(own, others):
+    return sum(0.5 * (other < own) + 0.5 * (other <= own) for other in others) / len(others)
+
+
+def _within(value):
+    return min(max(value, 0), 1)
+
+
+CONTRASTS = {
+    None: lambda own, others: _within(own),
+    'centre': lambda own, others: _within(0.5 + own - statistics.mean(others)),
+    'standardise': lambda own, others: _within(
+        0.5 + (own - statistics.mean(others)) / (4 * statistics.pstdev(others))
+    ),
+    'rank': _rank,
+}
 
 
 def consensus_alignment(student, teacher, valid=None):

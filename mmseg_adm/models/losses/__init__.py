@@ -17,7 +17,7 @@ from .attention import (
 from .channel import channel_wise_divergence
 from .correlation import inter_class_correlation, intra_class_correlation
 from .ensemble import mean_target, min_logit_target, naive_target
-from .pixel import labelled_weight, pixel_kl, weighted_cross_entropy
+from .pixel import labelled_weight, pixel_kl, weighted_cross_entropy, weighted_pixel_kl
 from .regression import feature_error
 from .relation import (
     affinity,
@@ -35,6 +35,7 @@ from .similarity import (
     divergence_repulsion,
     divergence_weight,
     repulsion_loss,
+    shuffled,
     similarity_map,
 )
 from .switching import distribution_distance, label_distance, switching_threshold
@@ -69,8 +70,10 @@ __all__ = [
     'pixel_kl',
     'repulsion_loss',
     'shifted_attention',
+    'shuffled',
     'similarity_map',
     'switching_threshold',
     'unit_distance',
     'weighted_cross_entropy',
+    'weighted_pixel_kl',
 ]

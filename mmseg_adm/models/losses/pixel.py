@@ -32,10 +32,31 @@ def pixel_kl(
         ValueError: If shapes disagree.
     """
     check_pair(student_logits, teacher_logits, valid)
+    weight = mask_of(valid, student_logits)
+    return weighted_pixel_kl(student_logits, teacher_logits, weight, tau, normalizer)
+
+
+def weighted_pixel_kl(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    weight: Tensor,
+    tau: float = 1.0,
+    normalizer: Tensor | float | None = None,
+) -> Tensor:
+    """``tau^2 * sum_p w_p KL_p / sum_p w_p``: :func:`pixel_kl` with a weight (B, h, w) per pixel.
+
+    ADM's ``imitation`` reading of consensus learning, with w = c (ours). The weight is detached
+    here, zero where a pixel does not count; ``normalizer`` stands in for its sum. Gradient
+    reaches the student only.
+
+    Raises:
+        ValueError: If shapes disagree.
+    """
+    check_pair(student_logits, teacher_logits)
     student = F.log_softmax(student_logits.float() / tau, dim=1)
     teacher = F.log_softmax(teacher_logits.detach().float() / tau, dim=1)
     divergence = F.kl_div(student, teacher, reduction='none', log_target=True).sum(dim=1)
-    return tau**2 * weighted_mean(divergence, mask_of(valid, student_logits), normalizer)
+    return tau**2 * weighted_mean(divergence, weight.detach().float(), normalizer)
 
 
 def weighted_cross_entropy(
@@ -44,6 +65,7 @@ def weighted_cross_entropy(
     weight: Tensor,
     ignore_index: int = 255,
     normalizer: Tensor | float | None = None,
+    class_weight: Tensor | None = None,
 ) -> Tensor:
     """``sum_p w_p CE_p / sum_p w_p`` over the labelled pixels.
 
@@ -56,6 +78,7 @@ def weighted_cross_entropy(
         weight: (B, h', w'), not negative, resized to the labels, detached here.
         ignore_index: Labels that do not count.
         normalizer: The divisor in place of the sum of the weights over labelled pixels.
+        class_weight: (K,): a pixel's weight is multiplied by that of its label.
 
     Raises:
         ValueError: If shapes disagree.
@@ -65,7 +88,7 @@ def weighted_cross_entropy(
             'expected logits (B, K, h, w) for labels (B, H, W), got '
             f'{tuple(logits.shape)} and {tuple(labels.shape)}'
         )
-    labelled = labelled_weight(weight, labels, ignore_index)
+    labelled = labelled_weight(weight, labels, ignore_index, class_weight)
     cross_entropy = F.cross_entropy(
         resize(logits.float(), labels.shape[-2:]),
         labels,
@@ -75,10 +98,13 @@ def weighted_cross_entropy(
     return weighted_mean(cross_entropy, labelled, normalizer)
 
 
-def labelled_weight(weight: Tensor, labels: Tensor, ignore_index: int = 255) -> Tensor:
+def labelled_weight(
+    weight: Tensor, labels: Tensor, ignore_index: int = 255, class_weight: Tensor | None = None
+) -> Tensor:
     """``weight`` (B, h, w) resized to the labels (B, H, W), zero where nothing is labelled.
 
-    Its sum is what :func:`weighted_cross_entropy` divides by. No gradient.
+    Multiplied by ``class_weight`` (K,) of the label, if there is one. Its sum is what
+    :func:`weighted_cross_entropy` divides by. No gradient.
 
     Raises:
         ValueError: If the shapes are others.
@@ -88,5 +114,6 @@ def labelled_weight(weight: Tensor, labels: Tensor, ignore_index: int = 255) -> 
             'expected a weight (B, h, w) for labels (B, H, W), got '
             f'{tuple(weight.shape)} and {tuple(labels.shape)}'
         )
-    resized = resize(weight.detach().float()[:, None], labels.shape[-2:])[:, 0]
-    return resized * (labels != ignore_index)
+    counted = labels != ignore_index
+    resized = resize(weight.detach().float()[:, None], labels.shape[-2:])[:, 0] * counted
+    return resized if class_weight is None else resized * class_weight[labels * counted]

@@ -6,10 +6,13 @@ The paper's words fix who learns where; the equations below are our reading of t
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .reduction import check_pair, mask_of, weighted_mean
+
+CONTRASTS = ('centre', 'standardise', 'rank')
 
 
 def similarity_map(student: Tensor, teacher: Tensor) -> Tensor:
@@ -27,15 +30,78 @@ def similarity_map(student: Tensor, teacher: Tensor) -> Tensor:
     return F.cosine_similarity(student.float(), teacher.float(), dim=1, eps=1e-4)
 
 
-def consensus_weight(similarity: Tensor) -> Tensor:
-    """``c_p = sg max(S_p, 0)``: high where both networks agree. Same shape, no gradient."""
-    # Rounding lifts the cosine of equal vectors above 1, and 1 - c below 0.
-    return similarity.detach().clamp(0, 1)
+def consensus_weight(
+    similarity: Tensor, contrast: str | None = None, valid: Tensor | None = None
+) -> Tensor:
+    """``c_p``: high where both networks agree, in [0, 1]. Same shape, no gradient.
+
+    Without contrast ``c_p = sg max(S_p, 0)``. A similarity that is high everywhere chooses
+    nothing; the contrasts, which are ours, compare each position with the others of its image,
+    with mean m and standard deviation s over its valid positions:
+
+    ===============  =========================================
+    ``centre``       ``clip(1/2 + S_p - m, 0, 1)``
+    ``standardise``  ``clip(1/2 + (S_p - m) / (4 s), 0, 1)``
+    ``rank``         the share of positions that are less alike, equal ones counted half
+    ===============  =========================================
+
+    Args:
+        similarity: (B, h, w).
+        contrast: One of these, or ``None``.
+        valid: Boolean (B, h, w): the positions that are compared with; by default all.
+
+    Raises:
+        ValueError: If shapes disagree or there is no such contrast.
+    """
+    similarity = similarity.detach().float()
+    if contrast is None:
+        # Rounding lifts the cosine of equal vectors above 1, and 1 - c below 0.
+        return similarity.clamp(0, 1)
+    if valid is None:
+        valid = torch.ones_like(similarity, dtype=torch.bool)
+    if valid.dtype != torch.bool or valid.shape != similarity.shape:
+        raise ValueError(
+            f'valid must be a boolean mask of shape {tuple(similarity.shape)}, got {valid.dtype} '
+            f'of shape {tuple(valid.shape)}'
+        )
+    if contrast == 'rank':
+        return _rank(similarity, valid)
+    if contrast not in CONTRASTS:
+        raise ValueError(f'contrast must be one of {CONTRASTS} or None, got {contrast!r}')
+    count = valid.sum(dim=(1, 2), keepdim=True).clamp(min=1)
+    mean = (similarity * valid).sum(dim=(1, 2), keepdim=True) / count
+    offset = similarity - mean
+    if contrast == 'standardise':
+        variance = (offset.square() * valid).sum(dim=(1, 2), keepdim=True) / count
+        # A map that is constant up to rounding stays at one half.
+        offset = offset / (4 * variance.sqrt()).clamp(min=1e-3)
+    return (0.5 + offset).clamp(0, 1)
 
 
-def divergence_weight(similarity: Tensor) -> Tensor:
-    """``d_p = sg (1 - max(S_p, 0))``: high where they differ. Same shape, no gradient."""
-    return 1 - consensus_weight(similarity)
+def _rank(similarity: Tensor, valid: Tensor) -> Tensor:
+    values = similarity.flatten(1)
+    mask = valid.flatten(1)
+    ordered = values.masked_fill(~mask, torch.inf).sort(dim=1).values
+    below = torch.searchsorted(ordered, values)
+    not_above = torch.searchsorted(ordered, values, right=True)
+    count = mask.sum(dim=1, keepdim=True).clamp(min=1)
+    return ((below + not_above) / (2 * count)).clamp(max=1).view_as(similarity)
+
+
+def divergence_weight(
+    similarity: Tensor, contrast: str | None = None, valid: Tensor | None = None
+) -> Tensor:
+    """``d_p = 1 - c_p``: high where they differ. Arguments as for :func:`consensus_weight`."""
+    return 1 - consensus_weight(similarity, contrast, valid)
+
+
+def shuffled(weight: Tensor) -> Tensor:
+    """``weight`` (B, h, w) with the positions of each image in random order.
+
+    The control for every weight that is to choose positions: the same weights, elsewhere.
+    """
+    flat = weight.flatten(1)
+    return flat.gather(1, torch.rand_like(flat).argsort(dim=1)).view_as(weight)
 
 
 def alignment_loss(

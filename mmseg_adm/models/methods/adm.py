@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,16 +16,26 @@ from ..losses import (
     centre_over_classes,
     consensus_weight,
     cosine_distance,
-    divergence_weight,
     repulsion_loss,
+    shuffled,
     similarity_map,
+    weighted_pixel_kl,
 )
+from ..losses.similarity import CONTRASTS
 from ..step import DistillationStep
-from ..taps import channels_at
+from ..taps import channels_at, class_weight_of
 from .base import DistillationMethod, non_negative, one_of
 
-CONSENSUS = ('alignment', 'modulation', None)
-DIVERGENCE = ('weighting', 'modulation', 'repulsion', None)
+CONSENSUS = ('alignment', 'modulation', 'imitation', 'reweighting', None)
+DIVERGENCE = ('weighting', 'modulation', 'repulsion', 'reweighting', None)
+CONTROLS = ('ones', 'shuffled', None)
+
+
+class Weights(NamedTuple):
+    """How much each position counts for either side, (B, h, w) in [0, 1], without gradient."""
+
+    consensus: Tensor
+    divergence: Tensor
 
 
 @MODELS.register_module()
@@ -36,15 +47,22 @@ class ADM(DistillationMethod):
     With the similarity S_p at location p, c_p = max(S_p, 0) and d_p = 1 - c_p, no gradient
     through either:
 
-    ==============  ==============  ==========================================================
-    ``consensus``   ``alignment``   ``sum c_p (1 - cos(fs_p, sg ft_p)) / sum c_p``
-    \\              ``modulation``  ``CE(classifier_s(c * fs), y)``
-    ``divergence``  ``weighting``   ``sum d_p CE_p(zt, y) / sum d_p``
-    \\              ``modulation``  ``CE(classifier_t(d * ft), y)``
-    \\              ``repulsion``   ``sum d_p cos(sg fs_p, ft_p) / sum d_p``
-    ==============  ==============  ==========================================================
+    ==============  ===============  =========================================================
+    ``consensus``   ``alignment``    ``sum c_p (1 - cos(fs_p, sg ft_p)) / sum c_p``
+    \\              ``modulation``   ``CE(classifier_s(c * fs), y)``
+    \\              ``imitation``    ``sum c_p KL(sg zt_p || zs_p) / sum c_p``
+    \\              ``reweighting``  ``CE(zs, y; c) - CE(zs, y)``
+    ``divergence``  ``weighting``    ``CE(zt, y; d)``
+    \\              ``modulation``   ``CE(classifier_t(d * ft), y)``
+    \\              ``repulsion``    ``sum d_p cos(sg fs_p, ft_p) / sum d_p``
+    \\              ``reweighting``  ``CE(zt, y; d) - CE(zt, y)``
+    ==============  ===============  =========================================================
 
-    ``None`` leaves a side out; with a frozen teacher there is no divergence to learn.
+    with ``CE(z, y; w) = sum w_p k_p CE_p / sum w_p k_p``, k_p the weight that the member's own
+    cross entropy gives to the class y_p. ``reweighting`` adds no cross entropy: together with
+    the member's own, of weight one, it is that one with weights ``1 - a + a w_p / mean(w)``, a
+    being the term's weight; it can be negative. ``None`` leaves a side out; with a frozen
+    teacher there is no divergence to learn.
 
     Args:
         student: The member that learns from consensus.
@@ -54,10 +72,17 @@ class ADM(DistillationMethod):
         at: Where the similarity is read: ``'features'``, what the classifiers read, through
             a 1x1 projection of the student's where widths differ; or ``'logits'``, centred
             over classes, without parameters.
+        contrast: How the weights follow from the similarity:
+            :func:`mmseg_adm.models.losses.consensus_weight`.
+        class_weight: Whether its cross entropies weigh classes as the member's own does.
+        control: For measurements only: ``'ones'`` sets all weights to one, ``'shuffled'`` gives
+            them to other positions of the image.
         consensus_weight: Factor of the consensus term.
         divergence_weight: Factor of the divergence term.
     """
 
+    student_class_weight: Tensor | None
+    teacher_class_weight: Tensor | None
     frozen_advice = 'With a frozen teacher there is consensus alone: set divergence=None'
 
     def __init__(
@@ -67,6 +92,9 @@ class ADM(DistillationMethod):
         consensus: str | None = 'alignment',
         divergence: str | None = 'weighting',
         at: str = 'features',
+        contrast: str | None = None,
+        class_weight: bool = True,
+        control: str | None = None,
         consensus_weight: float = 1.0,
         divergence_weight: float = 1.0,
     ) -> None:
@@ -76,19 +104,33 @@ class ADM(DistillationMethod):
         self.consensus = one_of('consensus', consensus, CONSENSUS)
         self.divergence = one_of('divergence', divergence, DIVERGENCE)
         self.at: str = one_of('at', at, ('features', 'logits'))
+        self.contrast = one_of('contrast', contrast, (*CONTRASTS, None))
+        self.class_weight = class_weight
+        self.control = one_of('control', control, CONTROLS)
         self.consensus_weight = non_negative('consensus_weight', consensus_weight)
         self.divergence_weight = non_negative('divergence_weight', divergence_weight)
         if consensus is None and divergence is None:
             raise ValueError('consensus and divergence are both None: nothing would be learnt')
+        for side in ('consensus', 'divergence'):
+            if getattr(self, side) == 'reweighting' and getattr(self, f'{side}_weight') > 1:
+                raise ValueError(
+                    f"{side}='reweighting' is a share of the cross entropy: {side}_weight must be "
+                    'at most 1'
+                )
         self.projection: Projection | None = None
 
     def reads(self) -> dict[str, tuple[str, ...]]:
         student, teacher = {self.at}, {self.at}
         if self.consensus == 'modulation':
             student.add('features')
+        elif self.consensus == 'imitation':
+            student.add('logits')
+            teacher.add('logits')
+        elif self.consensus == 'reweighting':
+            student.add('logits')
         if self.divergence == 'modulation':
             teacher.add('features')
-        elif self.divergence == 'weighting':
+        elif self.divergence in ('weighting', 'reweighting'):
             teacher.add('logits')
         return {self.student: tuple(sorted(student)), self.teacher: tuple(sorted(teacher))}
 
@@ -101,19 +143,23 @@ class ADM(DistillationMethod):
         if self.at == 'features':
             widths = [channels_at(networks[name], 'features') for name in self._pair()]
             self.projection = match_width(*widths)
+        for side, name in zip(('student', 'teacher'), self._pair(), strict=True):
+            weight = class_weight_of(networks[name]) if self.class_weight else None
+            self.register_buffer(f'{side}_class_weight', weight, persistent=False)
 
     def forward(self, step: DistillationStep) -> dict[str, Tensor]:
         student, teacher = self._compared(step)
         similarity = similarity_map(student, teacher.detach())
         valid = step.valid(similarity)
         losses = self._spread(similarity.detach(), valid)
+        weights = self._weights(similarity, valid)
         if self.projection is not None:
             losses['loss_projection'] = self._fit_projection(step, self.projection)
         if self.consensus:
-            consensus = self._consensus(step, similarity, valid)
+            consensus = self._consensus(step, similarity, weights.consensus, valid)
             losses['loss_consensus'] = self.consensus_weight * consensus
         if self.divergence:
-            divergence = self._divergence(step, student, teacher, similarity, valid)
+            divergence = self._divergence(step, student, teacher, weights.divergence, valid)
             losses['loss_divergence'] = self.divergence_weight * divergence
         return losses
 
@@ -121,10 +167,11 @@ class ADM(DistillationMethod):
     def maps(self, step: DistillationStep) -> dict[str, Tensor]:
         """Similarity and both weights, each (B, h, w), for pictures."""
         similarity = similarity_map(*self._compared(step))
+        weights = self._weights(similarity, step.valid(similarity))
         return {
             'similarity': similarity,
-            'consensus weight': consensus_weight(similarity),
-            'divergence weight': divergence_weight(similarity),
+            'consensus weight': weights.consensus,
+            'divergence weight': weights.divergence,
         }
 
     def _pair(self) -> tuple[str, str]:
@@ -145,10 +192,23 @@ class ADM(DistillationMethod):
         projected = step.match_size(projection(student), like=teacher)
         return cosine_distance(projected, teacher, step.valid(teacher), step.valid_count(teacher))
 
-    def _consensus(self, step: DistillationStep, similarity: Tensor, valid: Tensor) -> Tensor:
-        weight = consensus_weight(similarity)
+    def _weights(self, similarity: Tensor, valid: Tensor) -> Weights:
+        consensus = consensus_weight(similarity, self.contrast, valid)
+        if self.control == 'ones':
+            return Weights(torch.ones_like(consensus), torch.ones_like(consensus))
+        if self.control == 'shuffled':
+            consensus = shuffled(consensus)
+        return Weights(consensus, 1 - consensus)
+
+    def _consensus(
+        self, step: DistillationStep, similarity: Tensor, weight: Tensor, valid: Tensor
+    ) -> Tensor:
         if self.consensus == 'modulation':
             return self._modulated(step, self.student, weight)
+        if self.consensus == 'reweighting':
+            return self._reweighted(step, self.student, weight)
+        if self.consensus == 'imitation':
+            return self._imitation(step, weight * valid)
         weight = weight * valid
         return alignment_loss(similarity, weight, step.over_ranks(weight.sum()))
 
@@ -157,14 +217,16 @@ class ADM(DistillationMethod):
         step: DistillationStep,
         student: Tensor,
         teacher: Tensor,
-        similarity: Tensor,
+        weight: Tensor,
         valid: Tensor,
     ) -> Tensor:
-        weight = divergence_weight(similarity)
         if self.divergence == 'modulation':
             return self._modulated(step, self.teacher, weight)
+        if self.divergence == 'reweighting':
+            return self._reweighted(step, self.teacher, weight)
         if self.divergence == 'weighting':
-            return step.cross_entropy(step.read(self.teacher, 'logits'), weight)
+            logits = step.read(self.teacher, 'logits')
+            return step.cross_entropy(logits, weight, self._class_weight(self.teacher))
         # The same values once more, with gradient to the teacher in place of the student.
         similarity = similarity_map(student.detach(), teacher)
         weight = weight * valid
@@ -174,7 +236,22 @@ class ADM(DistillationMethod):
         """Cross entropy of the member's classifier on its features scaled by ``weight``."""
         features = step.read(member, 'features')
         scale = step.match_size(weight[:, None], like=features).to(features.dtype)
-        return step.cross_entropy(step.classify(member, scale * features))
+        logits = step.classify(member, scale * features)
+        return step.cross_entropy(logits, class_weight=self._class_weight(member))
+
+    def _reweighted(self, step: DistillationStep, member: str, weight: Tensor) -> Tensor:
+        logits, class_weight = step.read(member, 'logits'), self._class_weight(member)
+        weighted = step.cross_entropy(logits, weight, class_weight)
+        return weighted - step.cross_entropy(logits, class_weight=class_weight)
+
+    def _imitation(self, step: DistillationStep, weight: Tensor) -> Tensor:
+        student, teacher = (step.read(name, 'logits') for name in self._pair())
+        target = step.match_size(teacher, like=student)
+        weight = step.match_size(weight[:, None], like=student)[:, 0] * step.valid(student)
+        return weighted_pixel_kl(student, target, weight, normalizer=step.over_ranks(weight.sum()))
+
+    def _class_weight(self, member: str) -> Tensor | None:
+        return self.student_class_weight if member == self.student else self.teacher_class_weight
 
     @staticmethod
     def _spread(similarity: Tensor, valid: Tensor) -> dict[str, Tensor]:

@@ -8,7 +8,12 @@ import torch.nn.functional as F
 from reference import value_and_gradients
 from torch.testing import assert_close
 
-from mmseg_adm.models.losses import labelled_weight, pixel_kl, weighted_cross_entropy
+from mmseg_adm.models.losses import (
+    labelled_weight,
+    pixel_kl,
+    weighted_cross_entropy,
+    weighted_pixel_kl,
+)
 
 
 @pytest.mark.parametrize('masked', [False, True], ids=['all', 'masked'])
@@ -56,6 +61,34 @@ def test_pixel_kl_ignores_a_constant_per_pixel():
     assert_close(pixel_kl(shifted, teacher), pixel_kl(student, teacher))
 
 
+@pytest.mark.parametrize('tau', [1.0, 2.5])
+def test_weighted_pixel_kl_matches_loop_reference(tau):
+    student, teacher = torch.randn(2, 2, 3, 3, 4)
+    weight = torch.rand(2, 3, 4) * (torch.rand(2, 3, 4) > 0.3)
+    value, gradients = value_and_gradients(
+        partial(weighted_pixel_kl, tau=tau), student, teacher, weight
+    )
+    expected, expected_gradients = value_and_gradients(
+        partial(reference.weighted_pixel_kl, tau=tau), student, teacher, weight
+    )
+    assert_close(value, expected.float())
+    assert_close(gradients, expected_gradients)
+
+
+def test_weighted_pixel_kl_by_hand():
+    # As above: KL_0 = 3/4 ln 3 - ln 2 and KL_1 = 7/8 ln 7 - 2 ln 2, now one to three.
+    student = torch.zeros(1, 2, 1, 2)
+    teacher = torch.tensor([[[[log(3), log(7)]], [[0.0, 0.0]]]])
+    mean = (3 / 4 * log(3) - log(2) + 3 * (7 / 8 * log(7) - 2 * log(2))) / 4
+    value = weighted_pixel_kl(student, teacher, torch.tensor([[[1.0, 3.0]]]))
+    assert_close(value, torch.tensor(mean))
+
+
+def test_weighted_pixel_kl_refuses_another_shape():
+    with pytest.raises(ValueError, match='weight'):
+        weighted_pixel_kl(*torch.randn(2, 2, 3, 4, 5), torch.ones(1, 4, 5))
+
+
 @pytest.mark.parametrize('ignored', [False, True], ids=['labelled', 'ignored'])
 @pytest.mark.parametrize(
     ('logit_size', 'weight_size', 'label_size'),
@@ -76,6 +109,38 @@ def test_weighted_cross_entropy_matches_loop_reference(
     )
     assert_close(value, expected.float())
     assert_close(gradients, expected_gradients)
+
+
+def test_class_weights_match_loop_reference():
+    logits, weight, class_weight = torch.randn(2, 3, 2, 3), torch.rand(2, 3, 2), torch.rand(3)
+    labels = torch.randint(3, (2, 4, 7))
+    labels[torch.rand(labels.shape) > 0.6] = 255
+    value, gradients = value_and_gradients(
+        lambda z: weighted_cross_entropy(z, labels, weight, class_weight=class_weight), logits
+    )
+    expected, expected_gradients = value_and_gradients(
+        lambda z: reference.weighted_cross_entropy(z, labels, weight, class_weight=class_weight),
+        logits,
+    )
+    assert_close(value, expected.float())
+    assert_close(gradients, expected_gradients)
+    divisor = labelled_weight(weight, labels, class_weight=class_weight).sum()
+    doubled = weighted_cross_entropy(
+        logits, labels, weight, normalizer=2 * divisor, class_weight=class_weight
+    )
+    assert_close(2 * doubled, value)
+
+
+@pytest.mark.parametrize('ignore_index', [255, 0, -100])
+def test_class_weights_of_equal_pixels_are_those_of_pytorch(ignore_index):
+    logits, class_weight = torch.randn(2, 3, 4, 6), torch.rand(3)
+    labels = torch.randint(3, (2, 4, 6))
+    labels[:, 0] = ignore_index
+    value = weighted_cross_entropy(
+        logits, labels, torch.ones(2, 4, 6), ignore_index, class_weight=class_weight
+    )
+    expected = F.cross_entropy(logits, labels, class_weight, ignore_index=ignore_index)
+    assert_close(value, expected)
 
 
 def test_weighted_cross_entropy_by_hand():

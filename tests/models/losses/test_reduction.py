@@ -69,6 +69,11 @@ def unit_distance(student, teacher, valid=None, normalizer=None):
     return losses.unit_distance(*vectors, normalizer)
 
 
+def weighted_pixel_kl(student, teacher, valid=None, normalizer=None):
+    weight = first_channel(teacher, valid).float()
+    return losses.weighted_pixel_kl(student, teacher, weight, normalizer=normalizer)
+
+
 def images(student, teacher, valid):
     return float(len(student))
 
@@ -133,6 +138,7 @@ CONTRACTS = {
     'weighted_cross_entropy': Contract(
         weighted_cross_entropy, lambda s, t, v: first_channel(t, v).sum()
     ),
+    'weighted_pixel_kl': Contract(weighted_pixel_kl, lambda s, t, v: first_channel(t, v).sum()),
 }
 # They divide, and pass no gradient: tested in their own file.
 WITHOUT_GRADIENT = {'distribution_distance', 'label_distance'}

@@ -14,9 +14,11 @@ from mmseg_adm.models.losses import (
     divergence_repulsion,
     divergence_weight,
     repulsion_loss,
+    shuffled,
     similarity_map,
 )
 
+CONTRASTS = ['centre', 'standardise', 'rank']
 LOSSES = [consensus_alignment, divergence_repulsion, cosine_distance]
 
 
@@ -83,6 +85,75 @@ def test_weights_by_hand():
     assert_close(divergence, torch.tensor([[[1.0, 1.0, 1.0, 0.75, 0.0]]]))
     assert not consensus.requires_grad
     assert not divergence.requires_grad
+
+
+@pytest.mark.parametrize('masked', [False, True], ids=['all', 'masked'])
+@pytest.mark.parametrize('contrast', [None, *CONTRASTS])
+def test_weights_match_loop_reference(contrast, masked):
+    # Rounded, so that some are equal.
+    similarity = (4 * torch.rand(3, 4, 5)).round() / 8 + 0.4
+    valid = torch.rand(3, 4, 5) > 0.4 if masked else None
+    weight = consensus_weight(similarity, contrast, valid)
+    assert_close(weight, reference.consensus_weight(similarity, contrast, valid).float())
+    assert_close(divergence_weight(similarity, contrast, valid), 1 - weight)
+
+
+@pytest.mark.parametrize(
+    ('contrast', 'expected'),
+    [
+        # The mean is 0.9, the deviation 0.01 * sqrt(2).
+        ('centre', [0.48, 0.49, 0.5, 0.51, 0.52]),
+        ('standardise', [0.5 - 2**-1.5, 0.5 - 2**-2.5, 0.5, 0.5 + 2**-2.5, 0.5 + 2**-1.5]),
+        ('rank', [0.1, 0.3, 0.5, 0.7, 0.9]),
+    ],
+)
+def test_contrasts_by_hand(contrast, expected):
+    similarity = torch.tensor([0.88, 0.89, 0.9, 0.91, 0.92]).reshape(1, 1, 5)
+    weight = consensus_weight(similarity.requires_grad_(), contrast)
+    assert_close(weight, torch.tensor(expected).reshape(1, 1, 5))
+    assert not weight.requires_grad
+
+
+@pytest.mark.parametrize('contrast', CONTRASTS)
+def test_a_constant_similarity_prefers_nothing(contrast):
+    weight = consensus_weight(torch.full((2, 3, 4), 0.7), contrast)
+    assert_close(weight, torch.full((2, 3, 4), 0.5), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize('contrast', CONTRASTS)
+def test_a_contrast_compares_within_an_image(contrast):
+    similarity = torch.rand(2, 3, 4)
+    lifted = similarity + torch.tensor([0.3, -0.2]).reshape(2, 1, 1)
+    assert_close(consensus_weight(lifted, contrast), consensus_weight(similarity, contrast))
+
+
+@pytest.mark.parametrize('contrast', CONTRASTS)
+def test_a_contrast_without_valid_positions_is_finite(contrast):
+    nowhere = torch.zeros(2, 3, 4, dtype=torch.bool)
+    weight = consensus_weight(torch.randn(2, 3, 4), contrast, nowhere)
+    assert ((weight >= 0) & (weight <= 1)).all()
+
+
+@pytest.mark.parametrize('contrast', CONTRASTS)
+def test_contrasts_of_half_precision_are_computed_in_float32(contrast):
+    similarity = torch.rand(2, 32, 32).half()
+    expected = consensus_weight(similarity.float(), contrast)
+    assert_close(consensus_weight(similarity, contrast), expected)
+
+
+def test_contrasts_refuse_what_they_do_not_know():
+    with pytest.raises(ValueError, match=r"contrast must be one of .* got 'square'"):
+        consensus_weight(torch.rand(2, 3, 4), 'square')
+    with pytest.raises(ValueError, match=r'boolean mask of shape \(2, 3, 4\)'):
+        consensus_weight(torch.rand(2, 3, 4), 'rank', torch.ones(2, 3, 4))
+
+
+def test_shuffled_keeps_the_values_of_each_image_and_moves_them():
+    weight = torch.arange(96.0).reshape(2, 6, 8)
+    moved = shuffled(weight)
+    assert_close(moved.flatten(1).sort(dim=1).values, weight.flatten(1))
+    assert (moved != weight).float().mean() > 0.9
+    assert (moved[0] + 48 != moved[1]).any()
 
 
 @pytest.mark.parametrize('masked', [False, True], ids=['all', 'masked'])
