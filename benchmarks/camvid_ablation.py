@@ -1,15 +1,15 @@
 """Which reading of ADM, and which weight of every method: CamVid, a clip held out of training."""
 
 seeds = (0,)
-iterations = 400
+iterations = 800
 splits = '{{ fileDirname }}/splits'
 cfg_options = {
     'train_cfg.max_iters': iterations,
-    'train_cfg.val_interval': iterations,
+    'train_cfg.val_interval': 400,
     'param_scheduler.0.end': iterations,
     # Of camvid_schedule.py the best for both networks together.
     'optim_wrapper.optimizer.lr': 0.004,
-    'default_hooks.checkpoint.interval': iterations,
+    'default_hooks.checkpoint.interval': 400,
     'default_hooks.checkpoint.max_keep_ckpts': 1,
     'default_hooks.checkpoint.save_best': None,
     'val_evaluator.type': 'mmseg_adm.ClassIoUMetric',
@@ -32,10 +32,28 @@ def weighted(method, weights):
     }
 
 
+def adm(dml=0.3, **options):
+    """A trial of ADM beside DML of that weight."""
+    settings = {f'model.methods.adm.{key}': value for key, value in options.items()}
+    base = {'model.methods.dml': None} if dml is None else {'model.methods.dml.weight': dml}
+    return dict(config=f'configs/adm/adm_{setting}', cfg_options=base | settings)
+
+
+rank = dict(contrast='rank', divergence='reweighting')
 methods = {
-    **weighted('dml', (0.1, 0.3, 1.0, 3.0)),
-    **weighted('cwd', (1.0, 5.0, 20.0, 80.0)),
-    **weighted('kd', (0.3, 1.0, 3.0, 10.0)),
+    **weighted('dml', (0.3, 0.1)),
+    'alignment, weighting': adm(class_weight=True),
+    'alignment, weighting, all classes alike': adm(class_weight=False),
+    'alignment, reweighting, rank': adm(**rank),
+    'alignment x5, reweighting, rank': adm(**rank, consensus_weight=5.0),
+    'imitation, reweighting, rank': adm(**rank, consensus='imitation'),
+    'reweighting, reweighting, rank': adm(**rank, consensus='reweighting'),
+    'alignment at logits, reweighting, rank': adm(**rank, at='logits'),
+    'alignment, reweighting, standardise': adm(divergence='reweighting', contrast='standardise'),
+    'modulation, modulation': adm(consensus='modulation', divergence='modulation'),
+    **weighted('cwd', (5.0, 20.0, 2.0)),
+    **weighted('kd', (1.0, 3.0, 10.0)),
+    **weighted('dml', (1.0,)),
 }
 pairs = dict(
     screening=dict(
