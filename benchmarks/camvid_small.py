@@ -3,6 +3,7 @@
 seeds = (0, 1, 2)
 iterations = 800
 cfg_options = {
+    'train_dataloader.dataset.cache': True,
     'train_cfg.max_iters': iterations,
     'train_cfg.val_interval': 400,
     'param_scheduler.0.end': iterations,

@@ -148,9 +148,13 @@ def _resolved(path: Path, options: Mapping) -> Config:
 def _hash(config: Config) -> str:
     """Of all that decides what comes out: not of where data and teachers lie on a machine."""
     settings = {key: value for key, value in config.to_dict().items() if key in SETTINGS}
+    # It looks and changes nothing.
+    settings.get('default_hooks', {}).pop('preflight', None)
     for member in (settings['model'].get('members') or {}).values():
         if member and member.get('frozen'):
             member['checkpoint'] = None
+    # It looks and changes nothing.
+    settings['default_hooks'].pop('preflight', None)
     for split in ('train', 'val'):
         loader = settings[f'{split}_dataloader']
         dataset = loader['dataset'].get('dataset', loader['dataset'])
@@ -159,6 +163,7 @@ def _hash(config: Config) -> str:
             dataset['ann_file'] = Path(names).read_text()
         for key in ('num_workers', 'persistent_workers'):
             loader.pop(key, None)
+        loader['dataset'].pop('cache', None)
     text = json.dumps(settings, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

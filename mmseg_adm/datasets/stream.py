@@ -7,8 +7,10 @@ one image and one augmentation, whoever loads it: any number of workers gives th
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Iterator
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -77,12 +79,22 @@ class StreamDataset(Dataset):
 
     Args:
         dataset: The data set, or its config.
+        cache: Keep what the leading ``Load...`` transforms return, decoded images and labels,
+            in the memory of each worker. The data are the same.
+
+    Raises:
+        ValueError: If ``cache`` is set for a data set without a pipeline of its own.
     """
 
-    def __init__(self, dataset: dict | Dataset) -> None:
+    def __init__(self, dataset: dict | Dataset, cache: bool = False) -> None:
         self.dataset: Any = (
             MMENGINE_DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
         )
+        self._loaded: dict[int, dict] = {}
+        self._loads = 0
+        if cache:
+            names = [type(transform).__name__ for transform in self._transforms()]
+            self._loads = len(list(takewhile(lambda name: name.startswith('Load'), names)))
 
     @property
     def metainfo(self) -> dict:
@@ -103,4 +115,26 @@ class StreamDataset(Dataset):
                 "sampler=dict(type='mmseg_adm.StreamSampler') in train_dataloader"
             )
         seed_everything(position.seed)
-        return self.dataset[position.image]
+        if not self._loads:
+            return self.dataset[position.image]
+        data = copy.deepcopy(self._load(position.image))
+        for transform in self._transforms()[self._loads :]:
+            data = transform(data)
+        return data
+
+    def _load(self, image: int) -> dict:
+        if image not in self._loaded:
+            data = self.dataset.get_data_info(image)
+            for transform in self._transforms()[: self._loads]:
+                data = transform(data)
+            self._loaded[image] = data
+        return self._loaded[image]
+
+    def _transforms(self) -> list:
+        pipeline = getattr(self.dataset, 'pipeline', None)
+        if pipeline is None or not hasattr(self.dataset, 'get_data_info'):
+            raise ValueError(
+                f'cache needs a data set with a pipeline, not {type(self.dataset).__name__}: set '
+                'cache=False'
+            )
+        return pipeline.transforms

@@ -158,3 +158,28 @@ def test_seed_everything():
     for keys in ((1, 3), (2, 1), (1, 2, 1)):
         seed_everything(*keys)
         assert all(found != before for found, before in zip(draws(), first, strict=True))
+
+
+def test_a_cache_gives_the_same_data_and_decodes_once(dataset, monkeypatch):
+    cached = StreamDataset(dataset.dataset, cache=True)
+    positions = [StreamPosition(image, seed) for image, seed in ((0, 1), (1, 2), (0, 3), (0, 1))]
+    expected = [dataset[position] for position in positions]
+    reads = []
+    load = type(dataset.dataset.pipeline.transforms[0]).transform
+    monkeypatch.setattr(
+        type(dataset.dataset.pipeline.transforms[0]),
+        'transform',
+        lambda self, results: reads.append(results['img_path']) or load(self, results),
+    )
+    for position, sample in zip(positions, expected, strict=True):
+        found = cached[position]
+        assert torch.equal(found['inputs'], sample['inputs'])
+        labels = [each['data_samples'].gt_sem_seg.data for each in (found, sample)]
+        assert torch.equal(*labels)
+        assert found['data_samples'].metainfo == sample['data_samples'].metainfo
+    assert len(reads) == len(set(reads)) == 2
+
+
+def test_a_cache_needs_a_pipeline():
+    with pytest.raises(ValueError, match='cache needs a data set with a pipeline, not list'):
+        StreamDataset([1, 2], cache=True)
