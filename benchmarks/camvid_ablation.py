@@ -33,7 +33,7 @@ def weighted(method, weights):
     }
 
 
-def adm(dml=0.3, **options):
+def adm(dml=0.1, **options):
     """A trial of ADM beside DML of that weight."""
     settings = {f'model.methods.adm.{key}': value for key, value in options.items()}
     base = {'model.methods.dml': None} if dml is None else {'model.methods.dml.weight': dml}
@@ -44,16 +44,18 @@ rank = dict(contrast='rank', divergence='reweighting')
 methods = {
     **weighted('dml', (0.3, 0.1)),
     'alignment, weighting': adm(class_weight=True),
-    'alignment, weighting, all classes alike': adm(class_weight=False),
     'alignment, reweighting, rank': adm(**rank),
     'alignment x5, reweighting, rank': adm(**rank, consensus_weight=5.0),
     'imitation, reweighting, rank': adm(**rank, consensus='imitation'),
+    **weighted('cwd', (20.0, 5.0)),
+    'alignment, weighting, all classes alike': adm(class_weight=False),
     'reweighting, reweighting, rank': adm(**rank, consensus='reweighting'),
+    **weighted('kd', (3.0, 1.0)),
     'alignment at logits, reweighting, rank': adm(**rank, at='logits'),
     'alignment, reweighting, standardise': adm(divergence='reweighting', contrast='standardise'),
     'modulation, modulation': adm(consensus='modulation', divergence='modulation'),
-    **weighted('cwd', (5.0, 20.0, 2.0)),
-    **weighted('kd', (1.0, 3.0, 10.0)),
+    **weighted('cwd', (2.0,)),
+    **weighted('kd', (10.0,)),
     **weighted('dml', (1.0,)),
 }
 pairs = dict(
