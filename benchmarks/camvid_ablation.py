@@ -33,10 +33,18 @@ def weighted(method, weights):
     }
 
 
-def adm(dml=0.1, **options):
-    """A trial of ADM beside DML of that weight."""
+# What ADM's terms stand beside: DML, or CWD from the teacher in training.
+beside_dml = {'model.methods.dml.weight': 0.1}
+beside_cwd = {
+    'model.methods.dml': None,
+    'model.methods.cwd.type': 'mmseg_adm.CWD',
+    'model.methods.cwd.weight': 5.0,
+}
+
+
+def adm(base=beside_dml, **options):
+    """A trial of ADM."""
     settings = {f'model.methods.adm.{key}': value for key, value in options.items()}
-    base = {'model.methods.dml': None} if dml is None else {'model.methods.dml.weight': dml}
     return dict(config=f'configs/adm/adm_{setting}', cfg_options=base | settings)
 
 
@@ -48,6 +56,8 @@ methods = {
     'alignment x5, weighting': adm(consensus_weight=5.0),
     **weighted('cwd', (5.0, 20.0)),
     'alignment, weighting, all classes alike': adm(class_weight=False),
+    'online cwd + alignment, weighting': adm(beside_cwd),
+    'online cwd': adm(beside_cwd | {'model.methods.adm': None}),
     'imitation, weighting': adm(consensus='imitation'),
     'alignment, weighting, all weights one': adm(control='ones'),
     'alignment, weighting, shuffled': adm(control='shuffled'),
