@@ -1,14 +1,16 @@
+import argparse
 import os
 import pickle
 import shutil
+import sys
 from pathlib import Path
 from urllib.error import URLError
 
 import pytest
 import torch
-from factory import demo_config
+from factory import DEMO, demo_config, save_segmentor
 from mmengine.config import Config
-from mmengine.logging import HistoryBuffer
+from mmengine.logging import HistoryBuffer, MMLogger
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader
 
@@ -19,11 +21,14 @@ from mmseg_adm.checkpoint import (
     is_remote,
     local_path,
     read_checkpoint,
+    trust_checkpoints,
     weights_of,
 )
+from mmseg_adm.export import plain_config
 
 pytestmark = pytest.mark.core
 
+OFFLINE = DEMO.with_name(DEMO.name.replace('adm_', 'adm-offline_', 1))
 RESNET = 'https://download.example.org/third_party/resnet18_v1c-b5776b93.pth'
 
 
@@ -53,6 +58,13 @@ def safe_loading():
     install_safe_loading()
     yield
     CheckpointLoader._schemes = schemes
+
+
+@pytest.fixture
+def trust():
+    """``--trust-checkpoint``, taken back after the test."""
+    yield trust_checkpoints
+    trust_checkpoints(False)
 
 
 @pytest.fixture(scope='module')
@@ -205,7 +217,7 @@ def half_in_the_old_format(real):
 
 
 DAMAGED = r'broken\.pth is damaged or truncated \(.+\)\. Copy or download it again'
-FOREIGN = r'broken\.pth: .* is no PyTorch checkpoint \(not a pickle of weights\)'
+FOREIGN = r'refused to load .*broken\.pth: it is no PyTorch checkpoint \(not a pickle of weights\)'
 BROKEN = {
     'truncated': (half, DAMAGED),
     'truncated in the old format': (half_in_the_old_format, DAMAGED),
@@ -216,8 +228,10 @@ BROKEN = {
 }
 
 
+@pytest.mark.parametrize('trusting', [False, True])
 @pytest.mark.parametrize('kind', BROKEN)
-def test_a_broken_file_is_named(kind, real, tmp_path):
+def test_a_broken_file_is_named(kind, trusting, real, tmp_path, trust):
+    trust(trusting)
     content, text = BROKEN[kind]
     path = tmp_path / 'broken.pth'
     path.write_bytes(content(real))
@@ -234,6 +248,125 @@ def test_a_list_is_no_checkpoint(tmp_path):
     torch.save([torch.ones(1)], tmp_path / 'list.pth')
     with pytest.raises(ValueError, match=r'list\.pth holds a list, not a state dict'):
         read_checkpoint(tmp_path / 'list.pth')
+
+
+# ------------------------------------------------------------------ --trust-checkpoint
+
+
+@pytest.fixture
+def warnings_of(caplog):
+    """What MMEngine's logger is warned of."""
+    MMLogger.get_instance('log', log_level='WARNING').addHandler(caplog.handler)
+    return caplog
+
+
+def test_the_refusal_names_the_flag_and_what_it_does(hostile):
+    path = hostile('an expression')
+    with pytest.raises(ValueError) as caught:
+        read_checkpoint(path)
+    message = str(caught.value)
+    start = f'refused to load {path}: it holds objects that could run code when unpickled (GLOBAL '
+    assert message.startswith(start)
+    assert message.endswith(
+        "eval). Only weights and MMEngine's own records are read. If you trust the file, save its "
+        'state_dict alone and use that, or pass --trust-checkpoint, which runs the code in it'
+    )
+
+
+@pytest.mark.parametrize('load', [read_checkpoint, CheckpointLoader.load_checkpoint])
+def test_a_trusted_file_is_read_and_its_code_runs(
+    load, real, hostile, marker, trust, safe_loading, warnings_of
+):
+    trust(True)
+    path = hostile('an expression')
+    found = load(str(path))
+    assert marker.is_file()
+    assert same_weights(found['state_dict'], read_checkpoint(real)['state_dict'])
+    text = f'--trust-checkpoint: running the code in {path} (GLOBAL '
+    assert warnings_of.messages[-1].startswith(text)
+
+    marker.unlink()
+    trust(False)
+    with pytest.raises(ValueError, match='refused to load'):
+        load(str(path))
+    assert not marker.exists()
+
+
+def test_what_is_safe_is_read_weights_only_though_trusted(real, trust, monkeypatch):
+    asked = []
+    original = torch.load
+
+    def load(*args, weights_only, **kwargs):
+        asked.append(weights_only)
+        return original(*args, weights_only=weights_only, **kwargs)
+
+    monkeypatch.setattr(torch, 'load', load)
+    trust(True)
+    read_checkpoint(real)
+    assert asked == [True]
+
+
+def test_trust_does_not_extend_to_the_config_text(real, marker, tmp_path, trust):
+    checkpoint = torch.load(real, weights_only=False)
+    checkpoint['meta'].update(config=f'open({str(marker)!r}, "w")', args=argparse.Namespace(lr=1))
+    torch.save(checkpoint, tmp_path / 'text.pth')
+    trust(True)
+    meta = read_checkpoint(tmp_path / 'text.pth')['meta']
+    assert meta['args'].lr == 1
+    assert 'config' not in meta
+
+
+def test_trust_outlives_the_building_of_a_distiller(
+    city, hostile, marker, tmp_path, trust, safe_loading
+):
+    config = demo_config(city, tmp_path, config=OFFLINE, load_from=str(hostile()))
+    teacher = save_segmentor(tmp_path / 'teacher.pth', plain_config(config, 'teacher').model)
+    torch.save(torch.load(teacher) | {'args': argparse.Namespace(lr=1)}, teacher)
+    config.model.members.teacher.checkpoint = teacher
+    with pytest.raises(ValueError, match=r'GLOBAL argparse.Namespace\)'):
+        Runner.from_cfg(config)
+    trust(True)
+    runner = Runner.from_cfg(config)
+    assert not marker.exists()
+    with pytest.raises(ValueError, match='the checkpoint does not fit KnowledgeDistiller'):
+        runner.load_or_resume()
+    assert marker.is_file()
+
+
+@pytest.mark.parametrize('old', [False, True], ids=['zip', 'old format'])
+@pytest.mark.parametrize('share', [0.3, 0.6, 0.95])
+def test_half_of_a_trusted_file_is_damaged(share, old, tmp_path, trust):
+    path = tmp_path / 'broken.pth'
+    content = {'args': argparse.Namespace(lr=1), 'state_dict': {'a': torch.ones(999)}}
+    torch.save(content, path, _use_new_zipfile_serialization=not old)
+    trust(True)
+    assert read_checkpoint(path)['args'].lr == 1
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(ValueError, match=DAMAGED):
+        read_checkpoint(path)
+
+
+def test_a_trusted_file_whose_code_is_missing_is_named(tmp_path, monkeypatch, trust):
+    (tmp_path / 'of_elsewhere.py').write_text('class Settings:\n    lr = 1\n')
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import of_elsewhere
+
+    path = tmp_path / 'settings.pth'
+    torch.save({'state_dict': {}, 'settings': of_elsewhere.Settings()}, path)
+    trust(True)
+    assert read_checkpoint(path)['settings'].lr == 1
+    monkeypatch.delitem(sys.modules, 'of_elsewhere')
+    (tmp_path / 'of_elsewhere.py').unlink()
+    text = r"settings\.pth needs code that is not installed here \(No module named 'of_elsewhere'\)"
+    with pytest.raises(ValueError, match=text):
+        read_checkpoint(path)
+
+
+def test_a_trusted_network_is_no_state_dict(network, tmp_path, trust):
+    torch.save(network, tmp_path / 'network.pth')
+    trust(True)
+    with pytest.raises(ValueError, match=r'network\.pth holds a Sequential, not a state dict'):
+        read_checkpoint(tmp_path / 'network.pth')
 
 
 # ------------------------------------------------------------------------- addresses
@@ -269,6 +402,17 @@ def test_a_downloaded_file_is_read_weights_only(downloads, hostile, marker, tmp_
         CheckpointLoader.load_checkpoint(RESNET)
     assert downloads == [RESNET]
     assert not marker.exists()
+
+
+def test_a_downloaded_file_is_never_trusted(downloads, hostile, marker, tmp_path, trust):
+    trust(True)
+    shutil.copy(hostile(), tmp_path / 'served.pth')
+    with pytest.raises(ValueError, match='does not extend to downloaded files'):
+        CheckpointLoader.load_checkpoint(RESNET)
+    assert not marker.exists()
+    copied = shutil.copy(fetch(RESNET), tmp_path / 'copied.pth')
+    read_checkpoint(copied)
+    assert marker.exists()
 
 
 @pytest.mark.parametrize('scheme', ['open-mmlab', 'openmmlab'])

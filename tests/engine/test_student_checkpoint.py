@@ -214,7 +214,7 @@ def test_nothing_is_fetched_while_one_process_exports(city, tmp_path, monkeypatc
         assert url == address
         return Path(path)
 
-    monkeypatch.setattr('mmseg_adm.checkpoint.fetch', fetch)
+    monkeypatch.setattr('mmseg_adm.checkpoint.fetching.fetch', fetch)
     started = False
     runner = Runner.from_cfg(config)
     started = True

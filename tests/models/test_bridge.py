@@ -233,7 +233,7 @@ def test_a_pretrained_backbone_is_not_downloaded(init, several, bridged, monkeyp
     def fetch(url):
         raise AssertionError(f'{url} would be downloaded')
 
-    monkeypatch.setattr('mmseg_adm.checkpoint.fetch', fetch)
+    monkeypatch.setattr('mmseg_adm.checkpoint.fetching.fetch', fetch)
     pretrained = dict(type='Pretrained', checkpoint='open-mmlab://resnet18_v1c')
     init_cfg = [dict(type='Kaiming', layer='Conv2d'), pretrained] if several else pretrained
     teacher = dict(backbone=dict(RESNET['backbone'], init_cfg=init_cfg))

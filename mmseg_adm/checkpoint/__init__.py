@@ -1,0 +1,25 @@
+"""Checkpoints: fetched first, read without running code, recognised, compared strictly."""
+
+from .difference import check_state_dict
+from .fetching import drop_pretrained, fetch, is_remote, local_path
+from .loaders import install_safe_loading
+from .matching import MemberWeights, member_weights
+from .reading import read_checkpoint, trust_checkpoints, weights_of
+from .record import RECORD, sha256_of, weights_record
+
+__all__ = [
+    'RECORD',
+    'MemberWeights',
+    'check_state_dict',
+    'drop_pretrained',
+    'fetch',
+    'install_safe_loading',
+    'is_remote',
+    'local_path',
+    'member_weights',
+    'read_checkpoint',
+    'sha256_of',
+    'trust_checkpoints',
+    'weights_of',
+    'weights_record',
+]

@@ -1,0 +1,110 @@
+"""From what a config names as a checkpoint to a file on this machine."""
+
+from __future__ import annotations
+
+import os
+from http.client import HTTPException
+from pathlib import Path
+
+import torch
+from mmengine.dist import barrier
+from mmengine.runner import checkpoint as mmengine_checkpoint
+
+REMOTE_PREFIXES = (
+    'http://', 'https://', 'open-mmlab://', 'openmmlab://', 'torchvision://', 'modelzoo://',
+    'mmcls://',
+)  # fmt: skip
+
+
+def _downloads() -> Path:
+    return Path(torch.hub.get_dir()) / 'checkpoints'
+
+
+def fetch(url: str) -> Path:
+    """Download ``url`` once into PyTorch's cache, and say where it lies.
+
+    One process of a machine downloads, the others wait for it.
+
+    Raises:
+        FileNotFoundError: If it cannot be downloaded; the message names ``--no-pretrained``.
+    """
+    folder = _downloads()
+    target = folder / url.rsplit('/', 1)[-1].split('?')[0]
+    problem: Exception | None = None
+    if not target.is_file() and int(os.environ.get('LOCAL_RANK', 0)) == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(url, str(target), progress=False)
+        except (OSError, ValueError, HTTPException) as error:
+            problem = error
+    barrier()
+    if not target.is_file():
+        raise FileNotFoundError(
+            f'could not download {url} ({problem or "see the first process"}). Download it '
+            f'elsewhere and put it at {target}, or pass --no-pretrained to start without '
+            'downloaded weights; a frozen teacher then needs a file of its own, '
+            'model.members.<name>.checkpoint=PATH'
+        )
+    return target
+
+
+def is_downloaded(path: Path) -> bool:
+    """Whether a file lies where :func:`fetch` puts what it downloads."""
+    return path.resolve().is_relative_to(_downloads().resolve())
+
+
+def url_of(name: str) -> str:
+    """The address behind a model-zoo name such as ``open-mmlab://resnet18_v1c``.
+
+    Raises:
+        ValueError: If MMEngine knows no such model.
+    """
+    scheme, _, model = name.partition('://')
+    if scheme in ('http', 'https'):
+        return name
+    if scheme in ('open-mmlab', 'openmmlab'):
+        model = mmengine_checkpoint.get_deprecated_model_names().get(model, model)
+        urls = mmengine_checkpoint.get_external_models()
+    elif scheme == 'mmcls':
+        urls = mmengine_checkpoint.get_mmcls_models()
+    else:
+        urls = mmengine_checkpoint.get_torchvision_models()
+    if model not in urls:
+        raise ValueError(f"'{name}' is not a model that MMEngine knows")
+    return urls[model]
+
+
+def is_remote(checkpoint: object) -> bool:
+    """Whether a checkpoint would have to be downloaded."""
+    return isinstance(checkpoint, str) and checkpoint.startswith(REMOTE_PREFIXES)
+
+
+def local_path(checkpoint: str) -> Path:
+    """The file behind a path, an address or a model-zoo name, downloaded if need be."""
+    return fetch(url_of(checkpoint)) if is_remote(checkpoint) else Path(checkpoint).expanduser()
+
+
+def drop_pretrained(config: dict, remote_only: bool = False) -> None:
+    """Remove initialisation from checkpoints, in place and at any depth.
+
+    Args:
+        config: A model config.
+        remote_only: Keep what lies in local files.
+    """
+
+    def dropped(source: object) -> bool:
+        return is_remote(source) or not remote_only
+
+    for key in ('pretrained', 'checkpoint'):
+        if config.get(key) and config.get('type') != 'Pretrained' and dropped(config[key]):
+            config[key] = None
+    if init := config.get('init_cfg'):
+        steps = [init] if isinstance(init, dict) else list(init)
+        kept = [step for step in steps
+                if step.get('type') != 'Pretrained' or not dropped(step['checkpoint'])]  # fmt: skip
+        if len(kept) < len(steps):
+            config['init_cfg'] = kept or None
+    for value in config.values():
+        for child in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(child, dict):
+                drop_pretrained(child, remote_only)
