@@ -2,18 +2,34 @@
 
 import re
 import runpy
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
 STACKS = runpy.run_path(str(HERE / 'mmseg_adm' / 'stack.py'))['STACKS']
 VERSION = re.search(r"__version__ = '(.+)'", (HERE / 'mmseg_adm' / '__init__.py').read_text())[1]
 # mmseg imports them and declares neither.
 UNDECLARED = ['ftfy', 'regex']
+# PyTorch's exporter is built on onnxscript, which brings onnx, and declares neither.
+ONNX = ['onnxscript', 'onnxruntime']
+
+
+class BuildWithConfigs(build_py):
+    """Puts the configs beside the package, where OpenMMLab's packages have theirs."""
+
+    def run(self) -> None:
+        """Build, then copy them."""
+        super().run()
+        target = Path(self.build_lib) / 'mmseg_adm' / '.mim' / 'configs'
+        shutil.copytree(HERE / 'configs', target, dirs_exist_ok=True)
+
 
 setup(
     name='mmseg_adm',
+    cmdclass={'build_py': BuildWithConfigs},
     version=VERSION,
     description='Online knowledge distillation for MMSegmentation',
     long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
@@ -25,6 +41,7 @@ setup(
     extras_require={
         **{name: [f'{package}{wanted}' for package, wanted in stack.items()] + UNDECLARED
            for name, stack in STACKS.items()},
-        'test': ['pytest', 'pytest-xdist', 'ruff', 'mypy'],
+        'onnx': ONNX,
+        'test': ['pytest', 'pytest-xdist', 'ruff', 'mypy', *ONNX],
     },
 )  # fmt: skip

@@ -7,18 +7,22 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.registry import DefaultScope
+from mmseg.registry import MODELS as MMSEG_MODELS
+from torch import Tensor, nn
 
-from .checkpoint import (
+from mmseg_adm.checkpoint import (
     RECORD,
     drop_pretrained,
     local_path,
+    member_weights,
     read_checkpoint,
     sha256_of,
     weights_of,
     weights_record,
 )
-from .models.bridge import bridged_teacher, is_bridge, plain_bridge
-from .models.members import MEMBER_OPTIONS
+from mmseg_adm.models.bridge import bridged_teacher, is_bridge, plain_bridge
+from mmseg_adm.models.members import MEMBER_OPTIONS
 
 DISTILLER = 'KnowledgeDistiller'
 
@@ -76,6 +80,14 @@ def _test_pipeline(config: Config) -> list:
     return dataset['pipeline']
 
 
+def build_plain(plain: Config) -> nn.Module:
+    """The network of a plain config, its weights still those that it starts with."""
+    # A training that exports keeps its scope, and its random numbers.
+    scope = DefaultScope.overwrite_default_scope(plain.get('default_scope', 'mmseg'))
+    with scope, torch.random.fork_rng(devices=[]):
+        return MMSEG_MODELS.build(copy.deepcopy(plain.model))
+
+
 def plain_checkpoint(checkpoint: dict, member: str) -> dict:
     """One member's weights under mmseg's own names, with the classes that it predicts.
 
@@ -96,16 +108,59 @@ def plain_checkpoint(checkpoint: dict, member: str) -> dict:
         held = sorted({key.split('.')[1] for key in weights_of(checkpoint)
                        if key.startswith('members.')})  # fmt: skip
         raise ValueError(
-            f"the checkpoint holds no member '{member}' (it holds: {', '.join(held) or 'none'}); "
-            'a frozen member is never saved: use the checkpoint that it was loaded from'
+            f"the checkpoint holds no member '{member}' (it holds: {', '.join(held) or 'none'}): "
+            'is it one of this config?'
         )
+    return {'state_dict': weights, 'meta': _plain_meta(checkpoint)}
+
+
+def _plain_meta(checkpoint: dict) -> dict:
     meta = checkpoint.get('meta', {}).get('dataset_meta') or {}
     dataset_meta = {
         'classes': [str(name) for name in meta.get('classes', [])],
         'palette': [[int(value) for value in colour] for colour in meta.get('palette', [])],
     }
     # Without the classes mmseg guesses those of Cityscapes.
-    return {'state_dict': weights, 'meta': {'dataset_meta': dataset_meta} if meta else {}}
+    return {'dataset_meta': dataset_meta} if meta else {}
+
+
+def cut_out(
+    config: Config, checkpoint: str | Path, member: str | None = None
+) -> tuple[Config, dict]:
+    """One member by itself: its plain config, and its plain checkpoint.
+
+    Where ``EMAHook`` was on, the weights are the averaged ones: MMEngine saves those as the
+    state dict. Those of a frozen member, which no run saves, come from its own checkpoint; it
+    never runs its auxiliary head, and goes without.
+
+    Args:
+        config: The distillation config.
+        checkpoint: Of the distiller.
+        member: By default the one that is deployed.
+
+    Raises:
+        ValueError: If the config is no distillation config or has no such member, or a frozen
+            member has other weights than in the run.
+        FileNotFoundError: If a checkpoint is not there.
+    """
+    if not is_distillation_config(config):
+        raise ValueError(
+            f'the model of this config is a {config.model.type}, not a {DISTILLER}: its '
+            'checkpoints are plain ones already'
+        )
+    member = member or config.model.get('student', 'student')
+    plain = plain_config(config, member)
+    source = read_checkpoint(checkpoint)
+    options = config.model.members[member]
+    if options.get('frozen'):
+        plain.model.pop('auxiliary_head', None)
+        weights = _frozen_weights(config, member, source)
+        return plain, {'state_dict': weights, 'meta': _plain_meta(source)}
+    content = plain_checkpoint(source, member)
+    if is_bridge(options):
+        shared = _frozen_weights(config, bridged_teacher(options), source)
+        content['state_dict'] = shared | content['state_dict']
+    return plain, content
 
 
 def export_member(
@@ -123,50 +178,48 @@ def export_member(
         The path of the weights.
 
     Raises:
-        ValueError: If the config is no distillation config or has no such member.
-        FileNotFoundError: If the checkpoint is not there.
+        ValueError: As :func:`cut_out`.
+        FileNotFoundError: If a checkpoint is not there.
     """
-    if not is_distillation_config(config):
-        raise ValueError(
-            f'the model of this config is a {config.model.type}, not a {DISTILLER}: its '
-            'checkpoints are plain ones already'
-        )
-    member = member or config.model.get('student', 'student')
-    plain = plain_config(config, member)
-    source = read_checkpoint(checkpoint)
-    weights = plain_checkpoint(source, member)
-    if is_bridge(config.model.members[member]):
-        weights['state_dict'] = _shared_weights(config, member, source) | weights['state_dict']
+    plain, content = cut_out(config, checkpoint, member)
     target = Path(target).with_suffix('.pth')
     target.parent.mkdir(parents=True, exist_ok=True)
     plain.dump(target.with_suffix('.py'))
     # A run that is killed here must not leave half a file.
     partial = target.with_suffix('.partial')
-    torch.save(weights, partial)
+    torch.save(content, partial)
     partial.replace(target)
     return target
 
 
-def _shared_weights(config: Config, bridge: str, checkpoint: dict) -> dict:
-    """What a bridge shares with its frozen teacher, which no checkpoint of the run holds.
+def _frozen_weights(config: Config, member: str, checkpoint: dict) -> dict[str, Tensor]:
+    """The weights of a frozen member, without its auxiliary head, from its own checkpoint.
 
     Raises:
-        ValueError: If the teacher's weights are not named, or others than those of the run.
+        ValueError: If it has none, or others than in the run.
+        FileNotFoundError: If its checkpoint is not there.
     """
-    teacher = bridged_teacher(config.model.members[bridge])
-    source = config.model.members[teacher].get('checkpoint')
+    setting = f'model.members.{member}.checkpoint'
+    source = config.model.members[member].get('checkpoint')
     if not source:
         raise ValueError(
-            f"'{bridge}' goes on from '{teacher}', which has no checkpoint: set model.members."
-            f'{teacher}.checkpoint to the file of the run'
+            f"'{member}' is frozen, so that no checkpoint of a run holds it: set {setting} to the "
+            'file of the run'
         )
     path = local_path(source)
-    record = checkpoint.get('meta', {}).get(RECORD, {})
-    expected = record.get(weights_record(teacher))
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"the weights of the frozen '{member}' are not at {path}: set {setting} to the file of "
+            'the run'
+        )
+    expected = checkpoint.get('meta', {}).get(RECORD, {}).get(weights_record(member))
     if expected is not None and expected != sha256_of(path):
         raise ValueError(
-            f"'{bridge}' was trained on other weights of '{teacher}' than those in {path}: set "
-            f'model.members.{teacher}.checkpoint to the file of the run'
+            f"the run had other weights of '{member}' than those in {path}: set {setting} to the "
+            'file of the run'
         )
-    weights = weights_of(read_checkpoint(path))
-    return {key: value for key, value in weights.items() if not key.startswith('auxiliary_head.')}
+    plain = plain_config(config, member)
+    plain.model.pop('auxiliary_head', None)
+    name = f"the checkpoint of member '{member}', {path},"
+    found = member_weights(read_checkpoint(path), build_plain(plain), member, name, frozen=True)
+    return dict(found.state_dict)

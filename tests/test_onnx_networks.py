@@ -1,0 +1,30 @@
+import pytest
+from onnx_networks import NETWORKS, saved
+
+from mmseg_adm.export import onnx
+from mmseg_adm.export.onnx import SEVERAL_SIZES, export_onnx
+
+pytestmark = pytest.mark.slow
+
+ONE_SIZE = ('UPerNet-Swin', 'PSPNet, corners aligned')
+
+
+@pytest.mark.parametrize('name', NETWORKS)
+def test_every_architecture_computes_what_pytorch_computes(name, tmp_path):
+    config, checkpoint = saved(name, tmp_path)
+    shape = (72, 104) if name in ONE_SIZE else None
+    written = export_onnx(config, checkpoint, tmp_path / 'network.onnx', shape=shape)
+    assert written.path.is_file()
+    assert written.checked == (((1, 72, 104), (3, 72, 104)) if shape else SEVERAL_SIZES)
+    assert 0 < written.difference < 1e-4 * written.largest
+
+
+@pytest.mark.parametrize('name', ['PSPNet', 'HRNet'])
+def test_without_stand_ins_a_graph_for_one_size_would_pass_for_one_for_every(
+    name, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(onnx, 'traceable', lambda network: network)
+    config, checkpoint = saved(name, tmp_path)
+    with pytest.raises(ValueError, match=r'for every image size: .*--shape HEIGHT WIDTH'):
+        export_onnx(config, checkpoint, tmp_path / 'network.onnx')
+    assert [path.name for path in tmp_path.iterdir()] == ['plain.pth']
