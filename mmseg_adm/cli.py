@@ -11,7 +11,11 @@ from mmengine.config import Config, DictAction
 from mmengine.dist import barrier, is_distributed
 from mmengine.logging import print_log
 
-from .checkpoint import drop_pretrained, install_safe_loading, is_remote
+from .checkpoint import drop_pretrained, install_safe_loading, is_remote, trust_checkpoints
+from .export import is_distillation_config
+from .models.members import resolve_members
+from .pairing import pair, paired_name
+from .zoo import read_config
 
 CFG_OPTIONS_HELP = (
     'override settings of the config: key-value pairs in xxx=yyy format, lists as key="[a,b]" '
@@ -19,17 +23,44 @@ CFG_OPTIONS_HELP = (
 )
 
 
-def config_parser(description: str) -> argparse.ArgumentParser:
-    """A parser with what every tool takes: a config, overrides and ``--no-pretrained``."""
+PAIR_FLAGS = ('teacher', 'method', 'teacher_checkpoint', 'dataset_from')
+
+
+def config_parser(description: str, pairs: bool = False) -> argparse.ArgumentParser:
+    """A parser with what every tool takes: a config, overrides, and how to load weights."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument('config', help='config file path')
+    parser.add_argument(
+        'config', nargs='?' if pairs else None, help='config file path, or a name: mmseg::...'
+    )
+    if pairs:
+        _add_pair_flags(parser)
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help=CFG_OPTIONS_HELP)
     parser.add_argument(
         '--no-pretrained',
         action='store_true',
         help='drop every checkpoint that would have to be downloaded',
     )
+    parser.add_argument(
+        '--trust-checkpoint',
+        action='store_true',
+        help='also load local checkpoints that hold more than weights: runs the code in them',
+    )
     return parser
+
+
+def _add_pair_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group('two networks in place of a config')
+    group.add_argument('--student', help='config of the network that is deployed, or its name')
+    group.add_argument('--teacher', help='config of the other one, or its name')
+    group.add_argument('--method', help='by default adm; a wrong one lists all')
+    group.add_argument(
+        '--teacher-checkpoint', help='weights of the teacher, for methods with a trained teacher'
+    )
+    group.add_argument(
+        '--dataset-from',
+        choices=['student', 'teacher'],
+        help="whose data; by default the student's, like schedule and optimiser",
+    )
 
 
 def add_runner_flags(parser: argparse.ArgumentParser) -> None:
@@ -46,22 +77,52 @@ def add_runner_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def load_config(args: argparse.Namespace) -> Config:
-    """Read the config file that ``args`` names and apply the flags of :func:`config_parser`.
+    """Read the config that ``args`` names, or pair two, and apply :func:`config_parser`'s flags.
 
     Raises:
         FileNotFoundError: If there is no such file.
+        ValueError: If the flags do not fit together, or two configs cannot be paired.
     """
-    if not Path(args.config).is_file():
-        raise FileNotFoundError(f'config not found: {args.config}')
     install_safe_loading()
-    config = Config.fromfile(args.config)
+    trust_checkpoints(args.trust_checkpoint)
+    config = _paired(args) if getattr(args, 'student', None) else _named(args)
     if args.cfg_options is not None:
         config.merge_from_dict(args.cfg_options)
+    if is_distillation_config(config):
+        config.model.members = resolve_members(config.model)
     if args.no_pretrained:
         drop_pretrained(config.model, remote_only=True)
         if is_remote(config.get('load_from')):
             config.load_from = None
     return config
+
+
+def _named(args: argparse.Namespace) -> Config:
+    if given := [f'--{flag.replace("_", "-")}' for flag in PAIR_FLAGS if getattr(args, flag, None)]:
+        raise ValueError(f'{", ".join(given)} belong to a pair: name its --student too')
+    if args.config is None:
+        raise ValueError('name a config, or two networks: --student CONFIG --teacher CONFIG')
+    return read_config(args.config)
+
+
+def _paired(args: argparse.Namespace) -> Config:
+    if args.config is not None:
+        raise ValueError(
+            f'{args.config} is a config: --student and --teacher stand in place of one'
+        )
+    if args.teacher is None:
+        raise ValueError('--student needs a --teacher')
+    method = args.method or 'adm'
+    config = pair(
+        args.student,
+        args.teacher,
+        method,
+        args.teacher_checkpoint,
+        args.dataset_from or 'student',
+    )
+    name = f'{paired_name(args.student, args.teacher, method)}.py'
+    # With a file name the Runner writes it into the work dir, from where it runs alone.
+    return Config(config.to_dict(), cfg_text=config.pretty_text, filename=name)
 
 
 def prepare_runner(config: Config, args: argparse.Namespace) -> None:
@@ -75,7 +136,7 @@ def prepare_runner(config: Config, args: argparse.Namespace) -> None:
     if args.work_dir is not None:
         config.work_dir = args.work_dir
     elif config.get('work_dir') is None:
-        config.work_dir = str(Path('work_dirs') / Path(args.config).stem)
+        config.work_dir = str(Path('work_dirs') / Path(config.filename).stem)
     if config.get('activation_checkpointing'):
         raise ValueError(
             "MMEngine's activation_checkpointing gives a backbone that is read by a method no "

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import torch
-from mmengine.config import ConfigDict
 from mmengine.model import BaseModel, ModuleDict
 from mmseg.registry import MODELS as MMSEG_MODELS
 from torch import Tensor, nn
@@ -15,7 +14,7 @@ from mmseg_adm.checkpoint import check_state_dict, install_safe_loading
 from mmseg_adm.registry import MODELS
 
 from .bridge import SharedModule, bridged_teacher, build_bridge, is_bridge
-from .members import FrozenMember, build_member
+from .members import FrozenMember, build_member, resolve_members
 from .methods.build import build_method
 from .preprocessor import MembersDataPreprocessor
 from .step import DistillationStep
@@ -29,7 +28,8 @@ class KnowledgeDistiller(BaseModel):
     """Trains two or more segmentors together; predicts as one of them, the student.
 
     Args:
-        members: Plain segmentor configs by name. Beside mmseg's keys a member may have
+        members: Plain segmentor configs by name, or names of configs as
+            :func:`~.members.resolve_members` takes them. Beside mmseg's keys a member may have
             ``frozen`` (bool), ``checkpoint`` (a path, an address or a model-zoo name, loaded
             strictly) and its own ``data_preprocessor``; or be a ``mmseg_adm.TeacherBridge``.
         methods: Method configs by name. The names prefix the logged losses and are what
@@ -47,20 +47,19 @@ class KnowledgeDistiller(BaseModel):
 
     def __init__(
         self,
-        members: Mapping[str, dict],
+        members: Mapping[str, dict | str],
         methods: Mapping[str, dict] | None = None,
         student: str = 'student',
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
     ) -> None:
         install_safe_loading()
+        shared = data_preprocessor if isinstance(data_preprocessor, dict) else None
+        members = resolve_members(dict(members=members, data_preprocessor=shared))
         if isinstance(data_preprocessor, dict):
             data_preprocessor = MMSEG_MODELS.build(data_preprocessor)
         super().__init__(data_preprocessor, init_cfg)
         methods = {name: config for name, config in (methods or {}).items() if config is not None}
-        members = {
-            name: ConfigDict(config) for name, config in members.items() if config is not None
-        }
         _check_names(members, methods)
         bridges = {name: config for name, config in members.items() if is_bridge(config)}
         own_preprocessors = {

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS as MMSEG_MODELS
 from torch import Tensor, nn
 
-from mmseg_adm.checkpoint import (
-    check_state_dict,
-    local_path,
-    read_checkpoint,
-    sha256_of,
-    weights_of,
-)
+from mmseg_adm.checkpoint import local_path, member_weights, read_checkpoint, sha256_of
+from mmseg_adm.zoo import read_config
 
+from .preprocessor import own_preprocessor
 from .taps import FeatureTap, find_classifier
 
 MEMBER_OPTIONS = ('frozen', 'checkpoint')
+# What mmseg raises where a network needs a package or an operator that is not there.
+BUILD_ERRORS = (AssertionError, ImportError, KeyError, RuntimeError, TypeError, ValueError)
 
 
 class FrozenMember:
@@ -50,6 +51,34 @@ class FrozenMember:
         self.network(inputs, mode='tensor')
 
 
+def resolve_members(model: Mapping) -> dict[str, ConfigDict]:
+    """The members of a distiller's config, those that are named by a config in full.
+
+    A member may be a path or a name, ``'mmseg::pspnet/....py'``, or ``dict(config=..., ...)``
+    with what differs from it: the network is that config's. Its own normalisation of images
+    stays where it is not that of ``model.data_preprocessor``.
+
+    Raises:
+        FileNotFoundError: If there is no such config.
+    """
+    shared = model.get('data_preprocessor')
+    return {name: _resolve(member, shared) for name, member in model['members'].items() if member}
+
+
+def _resolve(member: str | Mapping, shared: Mapping | None) -> ConfigDict:
+    overrides = dict(config=member) if isinstance(member, str) else dict(member)
+    source = overrides.pop('config', None)
+    if source is None:
+        return ConfigDict(member)
+    network = read_config(source).model
+    own = own_preprocessor(network.pop('data_preprocessor', None), shared)
+    if own:
+        network.data_preprocessor = own
+    config = Config(dict(network=network))
+    config.merge_from_dict(dict(network=overrides))
+    return config.network
+
+
 def build_member(name: str, config: dict) -> nn.Module | FrozenMember:
     """Build one member from a plain segmentor config with ``frozen`` and ``checkpoint``.
 
@@ -73,22 +102,49 @@ def build_member(name: str, config: dict) -> nn.Module | FrozenMember:
     try:
         network = MMSEG_MODELS.build(config)
         _check_network(network, frozen)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"member '{name}': {error}") from error
+    except BUILD_ERRORS as error:
+        raise ValueError(f"member '{name}': {error}{_hint(config)}") from error
     if not checkpoint:
         return network
 
+    path = _load(name, network, checkpoint, bool(frozen))
+    return FrozenMember(network, path) if frozen else network
+
+
+def _load(name: str, network: Any, checkpoint: str, frozen: bool) -> Path:
+    """Load what the file holds for the member, and say where it lies."""
     try:
         path = local_path(checkpoint)
-        weights = weights_of(read_checkpoint(path))
+        content = read_checkpoint(path)
     except (FileNotFoundError, ValueError) as error:
         raise type(error)(f"member '{name}': {error}") from None
-    check_state_dict(network, weights, f"the checkpoint of member '{name}', {path},")
-    network.load_state_dict(weights)
-    print_log(f"Loaded member '{name}' from {path}", logger='current')
+    source = f"the checkpoint of member '{name}', {path},"
+    weights = member_weights(content, network, name, source, frozen)
+    if weights.backbone_only and network.init_cfg:
+        raise ValueError(
+            f"{source} holds a backbone alone, and the segmentor's own init_cfg would overwrite "
+            f'it: remove model.members.{name}.init_cfg'
+        )
+    # Compared already; what is missing now is missing on purpose.
+    network.load_state_dict(weights.state_dict, strict=False)
+    notes = f': {"; ".join(weights.notes)}' if weights.notes else ''
+    print_log(f"Loaded member '{name}' from {path}{notes}", logger='current')
     # Runner.train() calls init_weights: what is loaded must not be initialised again.
-    network.is_init = True
-    return FrozenMember(network, path) if frozen else network
+    (network.backbone if weights.backbone_only else network).is_init = True
+    return path
+
+
+def _hint(config: ConfigDict) -> str:
+    """Without their packages mask heads fail in ways that do not tell what they are."""
+    head = config.get('decode_head') or {}
+    name = (head[-1] if isinstance(head, (list, tuple)) else head).get('type')
+    kind = MMSEG_MODELS.get(name) if isinstance(name, str) else name
+    if kind is None or issubclass(kind, BaseDecodeHead):
+        return ''
+    return (
+        f'. Nor could it be distilled: {kind.__name__} has no classifier that yields a map of '
+        'classes. Choose another decode head'
+    )
 
 
 def _check_network(network: nn.Module, frozen: bool) -> None:

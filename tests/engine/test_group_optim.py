@@ -1,12 +1,14 @@
 import copy
 import json
+import warnings
 
 import pytest
 import torch
 from factory import DEMO, build, demo_config, distiller_config, raw_batch, segmentor
 from mmengine.config import Config
 from mmengine.logging import MessageHub
-from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper, build_optim_wrapper
+from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper, StepLR, build_optim_wrapper
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIMIZERS
 from mmengine.runner import Runner
 from test_optim import gradients, norm
 from test_resume import ITERS, differences, final_state, interrupt_and_resume, train
@@ -134,6 +136,53 @@ def test_settings_within_a_member_are_those_of_a_plain_segmentor(parted, model):
     assert found[id(student.decode_head.conv_seg.weight)] == pytest.approx((1.0, 0.01))
     assert found[id(norms.weight)] == pytest.approx((0.1, 0.0))
     assert found[id(student.backbone.layer2[0].conv1.weight)] == pytest.approx((0.1, 0.01))
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class HeadAlone(DefaultOptimWrapperConstructor):
+    """Reads a plain segmentor, as mmseg's layer-wise constructors do, and changes its settings."""
+
+    def __call__(self, model):
+        del self.paramwise_cfg['rate']
+        self.optimizer_cfg['params'] = model.decode_head.parameters()
+        return OptimWrapper(OPTIMIZERS.build(self.optimizer_cfg), clip_grad=dict(max_norm=1))
+
+
+@pytest.mark.core
+def test_a_group_has_a_constructor_of_its_own(model):
+    model.members['student'].backbone.requires_grad_(False)
+    group = dict(GROUP, constructor='HeadAlone', paramwise_cfg=dict(rate=1))
+    constructor = GroupOptimWrapperConstructor(dict(PLAIN, student=group))
+    for _ in range(2):
+        wrapper = constructor(model)
+        assert list(settings(wrapper['student'].optimizer)) == [
+            id(parameter) for parameter in model.members['student'].decode_head.parameters()
+        ]
+        assert wrapper['student'].clip_grad_kwargs == dict(max_norm=1)
+        assert not wrapper['teacher'].clip_grad_kwargs
+
+
+@pytest.mark.core
+@pytest.mark.parametrize('dtype', [None, 'float16'])
+def test_the_rest_may_be_nothing(dtype, tmp_path):
+    """As between members of one width: the method then has no parameters."""
+    members = dict(student=segmentor(4, dropout=0.0), teacher=segmentor(4, dropout=0.0))
+    model = build(distiller_config(METHODS, members=members)).train()
+    assert not list(model.methods.parameters())
+    wrapper = wrap(model, **PLAIN, dtype=dtype)
+    schedule = StepLR(wrapper['rest'], step_size=1, gamma=0.5, by_epoch=False)
+    before = weights(model)
+    model.train_step(raw_batch(), wrapper)
+    with warnings.catch_warnings():
+        # Of a schedule that goes on before its optimiser did.
+        warnings.simplefilter('error')
+        schedule.step()
+    for name in ('student', 'teacher'):
+        key = f'members.{name}.decode_head.conv_seg.weight'
+        assert not torch.equal(weights(model)[key], before[key])
+    assert wrapper.get_lr()['rest.lr'] == [RATE / 2]
+    torch.save(wrapper.state_dict(), tmp_path / 'state.pth')
+    wrapper.load_state_dict(torch.load(tmp_path / 'state.pth'))
 
 
 # ------------------------------------------------------------------------------------ steps

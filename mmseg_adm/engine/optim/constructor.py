@@ -6,7 +6,8 @@ import copy
 from collections.abc import Iterable, Mapping
 
 from mmengine.model import is_model_wrapper
-from mmengine.optim import DefaultOptimWrapperConstructor
+from mmengine.optim import OptimWrapper, build_optim_wrapper
+from mmengine.registry import OPTIMIZERS
 from torch import nn
 
 from mmseg_adm.registry import OPTIM_WRAPPER_CONSTRUCTORS
@@ -27,11 +28,12 @@ class GroupOptimWrapperConstructor:
             rest=dict(optimizer=dict(type='SGD', ...)),
         )
 
-    A group has ``optimizer``, ``paramwise_cfg`` and ``clip_grad`` as in MMEngine, and
-    ``modules``, paths as in ``model.named_modules()``. Without ``modules`` a group takes the
-    member or the method of its name; one group of another name may have none: it takes the
-    rest. Where paths lie in each other, the longer one counts. Beside the groups stand
-    ``accumulative_counts``, ``dtype`` and ``loss_scale`` of :class:`GroupOptimWrapper`.
+    A group has ``optimizer``, ``paramwise_cfg``, ``clip_grad`` and ``constructor`` as in
+    MMEngine, and ``modules``, paths as in ``model.named_modules()``. Without ``modules`` a group
+    takes the member or the method of its name; one group of another name may have none: it
+    takes the rest, which may be nothing. Where paths lie in each other, the longer one counts.
+    Beside the groups stand ``accumulative_counts``, ``dtype`` and ``loss_scale`` of
+    :class:`GroupOptimWrapper`.
 
     Args:
         optim_wrapper_cfg: The groups and options.
@@ -76,12 +78,14 @@ class GroupOptimWrapperConstructor:
         wrappers = {}
         for name, group in self.groups.items():
             options = {key: value for key, value in group.items() if key != 'modules'}
-            paramwise = options.pop('paramwise_cfg', None)
             others = {path for other in paths if other != name for path in paths[other]}
             part = _part(model, paths[name], others)
-            if not any(True for _ in part.parameters()):
+            if any(True for _ in part.parameters()):
+                wrappers[name] = build_optim_wrapper(part, options)
+            elif paths[name] == {''}:
+                wrappers[name] = _idle(options)
+            else:
                 raise ValueError(f"group '{name}' of the optim_wrapper has no parameters")
-            wrappers[name] = DefaultOptimWrapperConstructor(options, paramwise)(part)
         _check_complete(model, wrappers)
         device = next(model.parameters()).device.type
         return GroupOptimWrapper(wrappers, device=device, **self.options)
@@ -106,6 +110,11 @@ class GroupOptimWrapperConstructor:
                 'methods and have no modules'
             )
         return paths
+
+
+def _idle(options: Mapping) -> OptimWrapper:
+    """An optimiser of nothing: schedules and checkpoints then have the same groups always."""
+    return OptimWrapper(OPTIMIZERS.build(dict(options['optimizer'], params=[dict(params=[])])))
 
 
 def _part(model: nn.Module, paths: Iterable[str], others: set[str]) -> nn.Module:

@@ -86,12 +86,12 @@ class GroupOptimWrapper(OptimWrapperDict):
     def step(self, **kwargs) -> None:
         """Unscale, clip and step each optimiser, then update the scale once."""
         for wrapper in self.values():
-            if not _has_gradient(wrapper):
-                continue  # The scaler refuses an optimiser without any.
-            self.loss_scaler.unscale_(wrapper.optimizer)
-            if wrapper.clip_grad_kwargs:
-                wrapper._clip_grad()
-            self.loss_scaler.step(wrapper.optimizer, **kwargs)
+            if _has_gradient(wrapper):
+                self.loss_scaler.unscale_(wrapper)
+                # By the wrapper's own step, which clips and which schedules count.
+                self.loss_scaler.step(wrapper, **kwargs)
+            else:
+                wrapper.step(**kwargs)  # The scaler refuses an optimiser without any.
         self.loss_scaler.update()
 
     def state_dict(self) -> dict:
