@@ -21,6 +21,7 @@ def main() -> None:
         '--results', help='folder of raw lines, table and pictures; by default benchmarks/results'
     )
     parser.add_argument('--jobs', type=int, default=1, help='trainings at a time')
+    parser.add_argument('--gpus', type=int, default=1, help='GPUs of each training')
     parser.add_argument(
         '--report', action='store_true', help='only write table and pictures of what has run'
     )
@@ -32,7 +33,7 @@ def main() -> None:
     results = Results(folder / f'{plan.name}.jsonl')
     if not args.report:
         work_dir = Path(args.work_dir or Path('work_dirs') / plan.name).resolve()
-        train(plan, results, work_dir, args.jobs)
+        train(plan, results, work_dir, args.jobs, args.gpus)
 
     summary = Summary(plan, results)
     text = [f'<!-- python tools/benchmark.py {args.plan} -->']
@@ -48,7 +49,7 @@ def main() -> None:
         raise SystemExit(f'failed: {", ".join(failed)}; their logs are named in {results.path}')
 
 
-def train(plan, results: Results, work_dir: Path, jobs: int) -> None:
+def train(plan, results: Results, work_dir: Path, jobs: int, gpus: int) -> None:
     """Train what is left, with a bar."""
     columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(),
                TimeRemainingColumn())  # fmt: skip
@@ -66,7 +67,7 @@ def train(plan, results: Results, work_dir: Path, jobs: int) -> None:
                 progress.advance(task)
             progress.update(task, description=', '.join(running) or 'cells')
 
-        run_plan(plan, results, work_dir, jobs, report)
+        run_plan(plan, results, work_dir, jobs, gpus, report)
 
 
 if __name__ == '__main__':

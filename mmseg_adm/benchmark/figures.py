@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,7 +16,7 @@ PREFIX = 'IoU.'
 
 
 def draw_figures(summary: Summary, pair: str, folder: Path, stem: str) -> list[Path]:
-    """Write gains, curves and gains by class; returns the paths.
+    """Write gains, curves, gains by class, and what was probed; returns the paths.
 
     Rows that did not run are left out; without a method there is nothing to draw.
     """
@@ -24,11 +26,14 @@ def draw_figures(summary: Summary, pair: str, folder: Path, stem: str) -> list[P
         return []
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    for kind, draw, drawn in (
+    kinds: list[tuple[str, Callable, list[str]]] = [
         ('gain', _draw_gains, methods),
         ('curves', _draw_curves, rows),
         ('classes', _draw_classes, methods),
-    ):
+    ]
+    if probed := [name for name in methods if summary.probes(pair, name)]:
+        kinds.append(('foreground', _draw_foreground, probed))
+    for kind, draw, drawn in kinds:
         figure = Figure(figsize=(9, 4.5), layout='constrained')
         draw(figure.subplots(), summary, pair, drawn)
         paths.append(folder / f'{stem}_{pair}_{kind}.png')
@@ -97,3 +102,25 @@ def _draw_classes(axes: Axes, summary: Summary, pair: str, methods: list[str]) -
     axes.set_xticks(range(len(classes)), labels, rotation=35, ha='right')
     axes.set_ylabel("student's IoU gained over alone")
     axes.legend(frameon=False, ncols=3)
+
+
+def _draw_foreground(axes: Axes, summary: Summary, pair: str, methods: list[str]) -> None:
+    """Similarity in fore- and background, and the overlap of responses with the foreground."""
+    figure: Any = axes.figure
+    axes.remove()
+    left, right = figure.subplots(1, 2)
+    for index, name in enumerate(methods):
+        probes = summary.probes(pair, name)
+        for axis, metric, style, what in (
+            (left, 'similarity_foreground', '-', 'foreground'),
+            (left, 'similarity_background', ':', 'background'),
+            (right, 'response_student', '-', 'student'),
+            (right, 'response_teacher', '--', 'teacher'),
+        ):
+            steps, means = zip(*probes[metric], strict=True)
+            axis.plot(steps, means, style, color=f'C{index}', label=f'{name}, {what}')
+    left.set_ylabel('cosine of the centred logits')
+    right.set_ylabel('IoU of high response and foreground')
+    for axis in (left, right):
+        axis.set_xlabel('iteration')
+        axis.legend(frameon=False, fontsize=8)

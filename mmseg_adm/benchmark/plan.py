@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from mmengine.config import Config
@@ -13,6 +15,9 @@ from mmengine.registry import MODELS, init_default_scope
 
 from mmseg_adm.export import is_distillation_config
 from mmseg_adm.models.bridge import is_bridge
+from mmseg_adm.pairing import pair as make_pair
+from mmseg_adm.pairing import recipes
+from mmseg_adm.zoo import read_config
 
 STUDENT, TEACHER = 'student', 'teacher'
 # What decides what comes out of a training.
@@ -39,7 +44,7 @@ class Cell:
         pair: The networks' name in the plan.
         name: ``'student'`` and ``'teacher'`` are those networks alone.
         seed: Of initial weights, data order and all else.
-        config: Path of the config that trains.
+        source: What trains, as arguments of ``tools/train.py``: a config, or two and a method.
         options: Overrides, as ``--cfg-options`` takes them.
         needs_teacher: Whether it takes the teacher of the same seed, trained alone.
         settings: A hash of all settings: results of other settings are not the cell's.
@@ -48,7 +53,7 @@ class Cell:
     pair: str
     name: str
     seed: int
-    config: Path
+    source: tuple[str, ...]
     options: tuple[tuple[str, object], ...]
     needs_teacher: bool
     settings: str
@@ -60,7 +65,7 @@ class Cell:
 
     def resolved(self) -> Config:
         """The config with the plan's overrides."""
-        return _resolved(self.config, dict(self.options))
+        return _resolved(self.source, dict(self.options))
 
 
 @dataclass(frozen=True)
@@ -94,9 +99,10 @@ def read_plan(path: str | Path) -> Plan:
     """Read a plan file.
 
     It holds ``seeds``; ``cfg_options`` for all cells; and ``pairs``, by name: ``student`` and
-    ``teacher``, the configs that train them alone, and ``methods``, by name a config or
-    ``dict(config=..., cfg_options=...)``. Paths are relative to the repository, the folder
-    above the plan's.
+    ``teacher``, the configs that train them alone, and ``methods``, by name a config, or one of
+    :func:`mmseg_adm.pairing.recipes` by which those two are paired, or ``dict(config=...,
+    cfg_options=...)`` with either. Paths are relative to the repository, the folder above the
+    plan's.
 
     Raises:
         FileNotFoundError: If the plan or a config is not there.
@@ -119,30 +125,52 @@ def read_plan(path: str | Path) -> Plan:
                 if name not in entries:
                     raise ValueError(f"pair '{pair}' names no {name}")
             alone = {name: entries[name] for name in (STUDENT, TEACHER)}
-            named = alone | entries.get('methods', {})
-            for name, entry in named.items():
-                cells.append(_cell(root, pair, name, seed, entry, plan.get('cfg_options', {})))
+            sources = {
+                name: _source(root, f'{pair}/{name}', entry) for name, entry in alone.items()
+            }
+            for name, entry in (alone | entries.get('methods', {})).items():
+                source = _source(root, f'{pair}/{name}', entry, sources)
+                options = {**plan.get('cfg_options', {}), 'randomness.seed': seed}
+                if not isinstance(entry, str):
+                    options |= entry.get('cfg_options', {})
+                cells.append(_cell(pair, name, seed, source, options))
     return Plan(path.stem, tuple(cells))
 
 
+def _source(
+    root: Path, name: str, entry: str | Mapping, alone: Mapping[str, tuple[str, ...]] | None = None
+) -> tuple[str, ...]:
+    config = entry if isinstance(entry, str) else entry['config']
+    if alone and config in recipes():
+        pair_flags = [f'--{member}={path}' for member, (path,) in alone.items()]
+        return (*pair_flags, f'--method={config}')
+    if not (root / config).is_file():
+        raise FileNotFoundError(f"cell '{name}': config not found: {root / config}")
+    return (str(root / config),)
+
+
 def _cell(
-    root: Path, pair: str, name: str, seed: int, entry: str | Mapping, shared: Mapping
+    pair: str, name: str, seed: int, source: tuple[str, ...], options: Mapping[str, object]
 ) -> Cell:
-    entry = dict(config=entry) if isinstance(entry, str) else entry
-    config = root / entry['config']
-    if not config.is_file():
-        raise FileNotFoundError(f"cell '{pair}/{name}': config not found: {config}")
-    options = {**shared, **entry.get('cfg_options', {}), 'randomness.seed': seed}
-    resolved = _resolved(config, options)
+    resolved = _resolved(source, options)
     members = resolved.model.get('members') or {}
     frozen = any(member and member.get('frozen') for member in members.values())
-    return Cell(pair, name, seed, config, tuple(options.items()), frozen, _hash(resolved))
+    return Cell(pair, name, seed, source, tuple(options.items()), frozen, _hash(resolved))
 
 
-def _resolved(path: Path, options: Mapping) -> Config:
-    config = Config.fromfile(path)
+def _resolved(source: tuple[str, ...], options: Mapping[str, object]) -> Config:
+    config = copy.deepcopy(_read(source))
     config.merge_from_dict(dict(options))
     return config
+
+
+@lru_cache
+def _read(source: tuple[str, ...]) -> Config:
+    if len(source) == 1:
+        return read_config(source[0])
+    student, teacher, method = (flag.partition('=')[2] for flag in source)
+    # Where the teacher's weights lie is known when the cell runs.
+    return make_pair(student, teacher, method, teacher_checkpoint='')
 
 
 def _hash(config: Config) -> str:

@@ -15,6 +15,8 @@ from mmseg_adm.stack import installed_versions
 from .plan import Cell
 
 ROOT = Path(__file__).resolve().parents[2]
+# What ForegroundProbeHook logs.
+PROBE = 'probe/'
 
 
 class Results:
@@ -62,8 +64,7 @@ def provenance(cell: Cell) -> dict:
     return {
         'cell': cell.key,
         'settings': cell.settings,
-        'config': str(cell.config.relative_to(ROOT)) if cell.config.is_relative_to(ROOT)
-        else str(cell.config),
+        'config': ' '.join(cell.source).replace(f'{ROOT}/', ''),
         'seed': cell.seed,
         'commit': _commit(),
         'versions': {'mmseg_adm': __version__, **installed_versions(), 'torch': _torch_version()},
@@ -86,6 +87,7 @@ def collect(work_dir: Path) -> dict:
         if any(key.endswith('mIoU') for key in row):
             kept = {key: value for key, value in row.items() if key not in ('time', 'data_time')}
             evaluations[row['step']] = kept  # a resumed run may evaluate a step again
+    probes = {row['step']: row for row in rows if any(key.startswith(PROBE) for key in row)}
     checkpoint = last_checkpoint(work_dir)
     if checkpoint is None:
         raise FileNotFoundError(f'no checkpoint in {work_dir}')
@@ -93,6 +95,7 @@ def collect(work_dir: Path) -> dict:
     seconds = statistics.median(row['time'] for row in training)
     return {
         'evaluations': [evaluations[step] for step in sorted(evaluations)],
+        **({'probes': [probes[step] for step in sorted(probes)]} if probes else {}),
         'seconds per iteration': round(seconds, 4),
         'share of data waiting': round(
             statistics.median(row['data_time'] for row in training) / seconds, 4

@@ -10,6 +10,9 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import Queue
+
+import torch
 
 from .plan import TEACHER, Cell, Plan, initial_weights
 from .results import ROOT, Results, collect, last_checkpoint, provenance
@@ -18,7 +21,12 @@ Report = Callable[[Cell, str], None]
 
 
 def run_plan(
-    plan: Plan, results: Results, work_dir: Path, jobs: int = 1, report: Report | None = None
+    plan: Plan,
+    results: Results,
+    work_dir: Path,
+    jobs: int = 1,
+    processes: int = 1,
+    report: Report | None = None,
 ) -> None:
     """Train every cell that has no finished line, and append a line for each.
 
@@ -31,9 +39,12 @@ def run_plan(
         results: Where lines are read from and appended to.
         work_dir: Where the trainings write.
         jobs: How many run at once; without a GPU they share the cores.
+        processes: Of each training, one a GPU; without GPUs they share the cores too.
         report: Called with a cell and what happened to it.
     """
-    sitting = _Sitting(plan, results, work_dir, jobs, report or (lambda cell, state: None))
+    sitting = _Sitting(
+        plan, results, work_dir, jobs, processes, report or (lambda cell, state: None)
+    )
     # In order: a cell that waits for its teacher finds it among those that run already.
     pool = ThreadPoolExecutor(jobs)
     try:
@@ -48,12 +59,22 @@ def run_plan(
 
 class _Sitting:
     def __init__(
-        self, plan: Plan, results: Results, work_dir: Path, jobs: int, report: Report
+        self,
+        plan: Plan,
+        results: Results,
+        work_dir: Path,
+        jobs: int,
+        processes: int,
+        report: Report,
     ) -> None:
         self.plan = plan
         self.results = results
         self.work_dir = work_dir
-        self.threads = max((os.cpu_count() or 1) // jobs, 1)
+        self.processes = processes
+        self.threads = max((os.cpu_count() or 1) // (jobs * processes), 1)
+        self.devices: Queue[str] = Queue()
+        for job in range(jobs):
+            self.devices.put(','.join(map(str, range(job * processes, (job + 1) * processes))))
         self.report = report
         self.done = set(results.finished(plan.cells))
         self.lock, self.stopping = threading.Lock(), threading.Event()
@@ -116,11 +137,18 @@ class _Sitting:
                 for name, member in cell.resolved().model.members.items()
                 if member.get('frozen')
             }
+        source = list(cell.source)
+        if cell.needs_teacher and len(source) > 1:
+            source.append(f'--teacher-checkpoint={last_checkpoint(self._folder(teacher))}')
         log = folder / 'benchmark.log'
-        command = [sys.executable, str(ROOT / 'tools' / 'train.py'), str(cell.config),
-                   '--work-dir', str(folder), '--resume', '--cfg-options',
+        command = [*self._launch(), *source,
+                   # The memory of a preflight would count as the training's.
+                   '--work-dir', str(folder), '--resume', '--skip-preflight', '--cfg-options',
                    *(f'{key}={_written(value)}' for key, value in options.items())]  # fmt: skip
         environment = {'OMP_NUM_THREADS': str(self.threads), 'PYTHONPATH': str(ROOT)}
+        devices = self.devices.get()
+        if torch.cuda.is_available():
+            environment['CUDA_VISIBLE_DEVICES'] = devices
         start = time.monotonic()
         with log.open('a') as output:
             process = subprocess.Popen(
@@ -128,6 +156,7 @@ class _Sitting:
             )
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
+        self.devices.put(devices)
         if process.returncode != 0:
             return line | {'status': 'failed', 'exit status': process.returncode, 'log': str(log)}
         return line | collect(folder) | {
@@ -135,7 +164,16 @@ class _Sitting:
             'memory (MiB)': round(usage.ru_maxrss / 1024),
             'seconds': round(time.monotonic() - start, 1),
             'threads': self.threads,
+            'processes': self.processes,
         }  # fmt: skip
+
+    def _launch(self) -> list[str]:
+        train = str(ROOT / 'tools' / 'train.py')
+        if self.processes == 1:
+            return [sys.executable, train]
+        launcher = ['-m', 'torch.distributed.run', '--standalone',
+                    f'--nproc_per_node={self.processes}']  # fmt: skip
+        return [sys.executable, *launcher, train, '--launcher=pytorch']
 
 
 def _written(value: object) -> str:

@@ -6,7 +6,7 @@ import statistics
 from dataclasses import dataclass
 
 from .plan import STUDENT, TEACHER, Plan
-from .results import Results
+from .results import PROBE, Results
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,20 @@ class Summary:
         own = self.values(pair, name, self.metric(pair, name, member))
         other = self.values(pair, over, self.metric(pair, over, member))
         return Spread.of([own[seed] - other[seed] for seed in own if seed in other])
+
+    def probes(self, pair: str, name: str) -> dict[str, list[tuple[int, float]]]:
+        """What a row was probed for: by quantity (iteration, mean over seeds)."""
+        found: dict[str, dict[int, list[float]]] = {}
+        for line in self.seeds(pair, name).values():
+            for probe in line.get('probes', []):
+                for key, value in probe.items():
+                    if key.startswith(PROBE):
+                        steps = found.setdefault(key.removeprefix(PROBE), {})
+                        steps.setdefault(probe['step'], []).append(value)
+        return {
+            key: [(step, statistics.fmean(steps[step])) for step in sorted(steps)]
+            for key, steps in found.items()
+        }
 
     def cost(self, pair: str, name: str, key: str) -> Spread | None:
         """A number of the raw lines."""

@@ -14,7 +14,9 @@ def test_shipped_plans_are_read(path):
     plan = read_plan(path)
     assert plan.name == path.stem
     assert len({cell.key for cell in plan.cells}) == len(plan.cells)
-    assert len({cell.settings for cell in plan.cells}) == len(plan.cells)
+    for pair in plan.pairs:  # Two pairs may share a network.
+        settings = [cell.settings for cell in plan.cells if cell.pair == pair]
+        assert len(set(settings)) == len(settings)
 
 
 def test_cells_come_in_the_order_in_which_they_are_needed(tmp_path):
@@ -24,6 +26,23 @@ def test_cells_come_in_the_order_in_which_they_are_needed(tmp_path):
     assert [cell.name for cell in plan.cells if cell.needs_teacher] == ['kd', 'kd']
     assert all(cell.resolved().randomness.seed == cell.seed for cell in plan.cells)
     assert plan.cells[0].resolved().train_cfg.max_iters == 2
+
+
+def test_a_method_by_name_pairs_the_networks(tmp_path):
+    plan = read_plan(write_plan(tmp_path, {'cwd': 'cwd', 'own': dict(config='dml')}, (0,)))
+    cells = {cell.name: cell for cell in plan.cells}
+    student, teacher, method = cells['cwd'].source
+    assert student == f'--student={cells["student"].source[0]}'
+    assert teacher == f'--teacher={cells["teacher"].source[0]}'
+    assert method == '--method=cwd'
+    assert cells['cwd'].needs_teacher
+    assert not cells['own'].needs_teacher
+    config = cells['own'].resolved()
+    assert set(config.model.methods) == {'dml'}
+    assert config.train_cfg.max_iters == 2
+    alone = cells['student'].resolved().model
+    assert config.model.members.student.backbone == alone.backbone
+    assert config.model.members.student.decode_head == alone.decode_head
 
 
 def test_settings_know_what_matters(tmp_path, monkeypatch):
@@ -38,6 +57,26 @@ def test_settings_know_what_matters(tmp_path, monkeypatch):
     settings = [[cell.settings for cell in cells] for cells in (first, again, moved, longer)]
     assert settings[0] == settings[1] == settings[2]
     assert not set(settings[0]) & set(settings[3])
+
+
+def test_settings_know_which_images_and_not_how_they_are_read(tmp_path):
+    def settings(**more):
+        plan = read_plan(write_plan(tmp_path, shipped('dml'), (0,), TRAINING | more))
+        return [cell.settings for cell in plan.cells]
+
+    def named(folder, text):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        path = tmp_path / folder / 'names.txt'
+        path.write_text(text)
+        return {'train_dataloader.dataset.dataset.ann_file': str(path)}
+
+    plain = settings()
+    assert settings(**{'train_dataloader.dataset.cache': True}) == plain
+    assert settings(**{'default_hooks.preflight': None}) == plain
+    some = settings(**named('here', 'a\nb\n'))
+    assert not set(some) & set(plain)
+    assert settings(**named('there', 'a\nb\n')) == some
+    assert not set(settings(**named('here', 'a\n'))) & set(some)
 
 
 def test_all_cells_of_a_seed_start_from_the_same_weights(tmp_path):

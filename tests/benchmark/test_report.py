@@ -88,6 +88,22 @@ def test_figures_of_what_ran(summary, plan, tmp_path):
     assert draw_figures(nothing, 'tiny', tmp_path / 'none', 'plan') == []
 
 
+def test_probes_are_averaged_over_seeds_and_drawn(plan, tmp_path):
+    results = Results(tmp_path / 'raw.jsonl')
+    names = ('similarity_foreground', 'similarity_background', 'response_student',
+             'response_teacher')  # fmt: skip
+    for cell in plan.cells:
+        probes = [{'step': step, **{f'probe/{name}': cell.seed + step for name in names}}
+                  for step in (0, 10)]  # fmt: skip
+        results.add(line_of(cell, {'student/mIoU': 1.0}, probes=probes))
+    summary = Summary(plan, results)
+    mean = sum(plan.seeds) / len(plan.seeds)
+    assert summary.probes('tiny', 'dml') == dict.fromkeys(names, [(0, mean), (10, mean + 10)])
+    drawn = draw_figures(summary, 'tiny', tmp_path, 'plan')
+    assert drawn[-1].name == 'plan_tiny_foreground.png'
+    assert drawn[-1].stat().st_size > 5000
+
+
 def test_lines_of_other_settings_and_failures_do_not_count(plan, tmp_path):
     results = Results(tmp_path / 'raw.jsonl')
     first, second, *_ = plan.cells

@@ -1,0 +1,26 @@
+"""Every method on CamVid at full size, PSPNet and DeepLabV3, R101 and R50 to R18: for a GPU."""
+
+seeds = (0, 1, 2)
+iterations = 10000
+cfg_options = {
+    'train_dataloader.dataset.cache': True,
+    'train_cfg.max_iters': iterations,
+    'train_cfg.val_interval': 1000,
+    'param_scheduler.0.end': iterations,
+    'default_hooks.checkpoint.interval': 1000,
+    'default_hooks.checkpoint.max_keep_ckpts': 1,
+    'default_hooks.checkpoint.save_best': None,
+    'val_evaluator.type': 'mmseg_adm.ClassIoUMetric',
+}
+networks = 'benchmarks/networks/{}_r{}-d8_camvid-360x480.py'
+methods = ('kd', 'cwd', 'dml', 'adm', 'adm-offline', 'at', 'dist', 'fitnet', 'ifvd', 'kdcl', 'mgd',
+           'skd', 'sokd', 'switokd')  # fmt: skip
+pairs = {
+    f'{head}_r{depth}_r18': dict(
+        student=networks.format(head, 18),
+        teacher=networks.format(head, depth),
+        methods={name: name for name in methods},
+    )
+    for head in ('pspnet', 'deeplabv3')
+    for depth in (101, 50)
+}
