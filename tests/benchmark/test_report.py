@@ -98,7 +98,8 @@ def test_probes_are_averaged_over_seeds_and_drawn(plan, tmp_path):
         results.add(line_of(cell, {'student/mIoU': 1.0}, probes=probes))
     summary = Summary(plan, results)
     mean = sum(plan.seeds) / len(plan.seeds)
-    assert summary.probes('tiny', 'dml') == dict.fromkeys(names, [(0, mean), (10, mean + 10)])
+    expected = [(0, mean), (10, mean + 10)]
+    assert summary.probes('tiny', 'dml') == dict.fromkeys(names, expected)
     drawn = draw_figures(summary, 'tiny', tmp_path, 'plan')
     assert drawn[-1].name == 'plan_tiny_foreground.png'
     assert drawn[-1].stat().st_size > 5000
