@@ -23,7 +23,11 @@ pairs = dict(
             kd=f'configs/kd/kd_{setting}',
             cwd=f'configs/cwd/cwd_{setting}',
             dml=f'configs/dml/dml_{setting}',
-            adm=f'configs/adm/adm_{setting}',
+            # Of camvid_ablation.py the best weight; probed for where the networks agree.
+            dml_tuned=dict(
+                config='benchmarks/probed/dml.py', cfg_options={'model.methods.dml.weight': 0.1}
+            ),
+            adm='benchmarks/probed/adm.py',
         ),
     )
 )
