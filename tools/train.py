@@ -15,7 +15,9 @@ from mmseg_adm.datasets.checks import check_data_paths
 
 def main() -> None:
     """Run the command line."""
-    parser = config_parser('Train a distiller, or a plain segmentor')
+    parser = config_parser(
+        'Train a distiller, a pair of networks, or a plain segmentor', pairs=True
+    )
     add_runner_flags(parser)
     parser.add_argument(
         '--resume',
@@ -25,11 +27,16 @@ def main() -> None:
     parser.add_argument(
         '--amp', action='store_true', help='enable automatic-mixed-precision training'
     )
+    parser.add_argument(
+        '--skip-preflight', action='store_true', help='start without looking at the run first'
+    )
     args = parser.parse_args()
     config = load_config(args)
     prepare_runner(config, args)
     if args.amp:
         enable_amp(config)
+    if args.skip_preflight and 'preflight' in config.default_hooks:
+        config.default_hooks.preflight.enabled = False
     config.resume = args.resume
     check_data_paths(config)
     Runner.from_cfg(config).train()

@@ -5,6 +5,7 @@ default_hooks = dict(
     member_pause=dict(type='mmseg_adm.MemberPauseHook'),
     student_checkpoint=dict(type='mmseg_adm.StudentCheckpointHook'),
     pictures=dict(type='mmseg_adm.ConsensusPictureHook'),
+    preflight=dict(type='mmseg_adm.PreflightHook'),
 )
 val_cfg = dict(type='mmseg_adm.MembersValLoop')
 test_cfg = dict(type='mmseg_adm.MembersTestLoop')

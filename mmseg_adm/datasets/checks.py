@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
@@ -125,6 +127,32 @@ def plain_datasets(dataset: Any) -> list[BaseDataset]:
             for found in plain_datasets(each)]  # fmt: skip
 
 
+def check_images(dataset: BaseDataset, max_samples: int) -> None:
+    """Decode images and their label maps as training would.
+
+    Args:
+        dataset: Of the ``BaseSegDataset`` kind.
+        max_samples: How many, evenly spread over the set.
+
+    Raises:
+        ValueError: If a file cannot be decoded, or an image and its labels differ in size.
+        FileNotFoundError: If a file is missing.
+    """
+    load_image, load_labels = _loader(dataset, 'LoadImage'), _loader(dataset, 'LoadAnnotations')
+    for info in _spread_infos(dataset, max_samples):
+        if load_image is None:
+            return
+        image = _loaded(load_image, info, 'img_path')['img']
+        if load_labels is None or not info.get('seg_map_path'):
+            continue
+        labels = _loaded(load_labels, info, 'seg_map_path')['gt_seg_map']
+        if labels.shape[:2] != image.shape[:2]:
+            sizes = [f'{height}x{width}' for height, width in (labels.shape[:2], image.shape[:2])]
+            raise ValueError(
+                f'{info["seg_map_path"]} is {sizes[0]}, but its image {info["img_path"]} {sizes[1]}'
+            )
+
+
 def check_labels(dataset: BaseDataset, max_samples: int) -> None:
     """Read label maps as training would, and check their values.
 
@@ -133,21 +161,17 @@ def check_labels(dataset: BaseDataset, max_samples: int) -> None:
         max_samples: How many maps, evenly spread over the set.
 
     Raises:
-        ValueError: If a map holds a value that is neither a class nor ignored; with its file.
+        ValueError: If a map cannot be decoded, or holds a value that is neither a class nor
+            ignored; with its file.
         FileNotFoundError: If a map is missing.
     """
-    load = [step for step in dataset.pipeline.transforms
-            if type(step).__name__.startswith('LoadAnnotations')][:1]  # fmt: skip
+    load = _loader(dataset, 'LoadAnnotations')
     classes = dataset.metainfo['classes']
-    count = min(max_samples, len(dataset))
-    if not load or not count:
-        return
-    for index in np.linspace(0, len(dataset) - 1, count).astype(int):
-        info = dataset.get_data_info(int(index))
+    for info in _spread_infos(dataset, max_samples):
+        if load is None:
+            return
         path = info.get('seg_map_path')
-        if path and not Path(path).is_file():
-            raise FileNotFoundError(f'no label map {path} for the image {info["img_path"]}')
-        values = np.unique(load[0](info)['gt_seg_map'])
+        values = np.unique(_loaded(load, info, 'seg_map_path')['gt_seg_map'])
         wrong = values[(values >= len(classes)) & (values != dataset.ignore_index)]
         if wrong.size:
             # As the values stand in the file, where 0 may mean "not labelled".
@@ -162,3 +186,28 @@ def check_labels(dataset: BaseDataset, max_samples: int) -> None:
                 f'has classes {first} to {len(classes) - 1 + first} and ignores '
                 f'{dataset.ignore_index}{hint}'
             )
+
+
+def _spread_infos(dataset: BaseDataset, max_samples: int) -> Iterator[dict]:
+    count = min(max_samples, len(dataset))
+    for index in np.linspace(0, len(dataset) - 1, count).astype(int):
+        yield dataset.get_data_info(int(index))
+
+
+def _loader(dataset: BaseDataset, kind: str) -> Any:
+    """The first transform of the pipeline whose name begins with ``kind``."""
+    transforms = dataset.pipeline.transforms
+    return next((step for step in transforms if type(step).__name__.startswith(kind)), None)
+
+
+def _loaded(load: Any, info: dict, key: str) -> dict:
+    path = info.get(key)
+    if path and not Path(path).is_file():
+        kind = 'label map' if key == 'seg_map_path' else 'image'
+        of = f' for the image {info["img_path"]}' if kind == 'label map' else ''
+        raise FileNotFoundError(f'no {kind} {path}{of}')
+    try:
+        return load(info)
+    except (AssertionError, AttributeError, OSError, ValueError, cv2.error):
+        # mmcv gets None for a file that it cannot decode, and stumbles over it here and there.
+        raise ValueError(f'{path} cannot be decoded: copy or download it again') from None

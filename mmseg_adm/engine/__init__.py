@@ -6,7 +6,9 @@ from .hooks import (
     DataStreamHook,
     DistillScheduleHook,
     FiniteLossHook,
+    ForegroundProbeHook,
     MemberPauseHook,
+    PreflightHook,
     ResumeGuardHook,
     StudentCheckpointHook,
 )
@@ -22,11 +24,13 @@ __all__ = [
     'DataStreamHook',
     'DistillScheduleHook',
     'FiniteLossHook',
+    'ForegroundProbeHook',
     'GroupOptimWrapper',
     'GroupOptimWrapperConstructor',
     'MemberPauseHook',
     'MembersTestLoop',
     'MembersValLoop',
+    'PreflightHook',
     'ResumeGuardHook',
     'StudentCheckpointHook',
 ]

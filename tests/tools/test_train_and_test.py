@@ -264,7 +264,7 @@ def test_a_plain_config_trains_and_tests_alike(tools, alone):
 
 def test_a_plain_checkpoint_teaches_offline_in_mixed_precision(tools, alone):
     checkpoint = alone / 'iter_4.pth'
-    flags = ['--work-dir', 'offline', '--amp', '--cfg-options', *SMALL_PAIR]
+    flags = ['--work-dir', 'offline', '--amp', '--skip-preflight', '--cfg-options', *SMALL_PAIR]
     tools('train.py', OFFLINE, *flags, TEACHER_CHECKPOINT=str(checkpoint))
     saved = read_checkpoint(tools.folder / 'offline' / 'iter_4.pth')
     assert not [name for name in saved['state_dict'] if 'teacher' in name]

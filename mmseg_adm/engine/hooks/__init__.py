@@ -4,7 +4,9 @@ from .consensus_picture import ConsensusPictureHook
 from .data_check import DataCheckHook
 from .data_stream import DataStreamHook
 from .finite_loss import FiniteLossHook
+from .foreground_probe import ForegroundProbeHook
 from .member_pause import MemberPauseHook
+from .preflight import PreflightHook
 from .resume_guard import ResumeGuardHook
 from .schedule import DistillScheduleHook
 from .student_checkpoint import StudentCheckpointHook
@@ -15,7 +17,9 @@ __all__ = [
     'DataStreamHook',
     'DistillScheduleHook',
     'FiniteLossHook',
+    'ForegroundProbeHook',
     'MemberPauseHook',
+    'PreflightHook',
     'ResumeGuardHook',
     'StudentCheckpointHook',
 ]

@@ -1,0 +1,125 @@
+"""All of preflight: of a run that is about to start, or of a config."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import DATASETS, MODELS, init_default_scope
+from torch import nn
+
+from mmseg_adm.datasets.checks import check_data_paths, plain_datasets
+from mmseg_adm.models import KnowledgeDistiller
+
+from .batch import IMAGES, crop_of, reduced, training_samples
+from .data import check_data
+from .members import describe_members
+from .memory import estimate_memory
+from .methods import describe_methods
+from .report import Report
+from .sandbox import borrowed_random_state
+from .teachers import check_recorded_classes, check_teachers
+from .terms import check_terms, try_step
+
+LABEL_MAPS = 100
+
+
+def inspect_run(
+    config: Config,
+    model: nn.Module,
+    optim_wrapper: Any,
+    datasets: Mapping[str, Any],
+    label_maps: int = LABEL_MAPS,
+) -> Report:
+    """Look at a run that is about to start, and leave it as it was.
+
+    Args:
+        config: Of the run.
+        model: A distiller or a plain segmentor, on its device; a copy of it is tried.
+        optim_wrapper: Its optimisers.
+        datasets: ``'train'`` and, if there is one, ``'val'``.
+        label_maps: How many label maps of each set are searched for values out of range.
+    """
+    report = Report(batch_size=config.train_dataloader.get('batch_size'))
+    with borrowed_random_state():
+        model = copy.deepcopy(model)
+        check_data(model, datasets, label_maps, report)
+        data = report.attempt('training images', 'failed', _first_images, model, datasets['train'])
+        report.crop = crop_of(data) if data else None
+        report.members = describe_members(model, report.crop)
+        if isinstance(model, KnowledgeDistiller):
+            _inspect_teachers(model, datasets, report)
+            if data and not report.failed:
+                _inspect_methods(config, model, optim_wrapper, data, report)
+    return report
+
+
+def inspect_config(config: Config) -> Report:
+    """Build what a config names, without a work dir, and look at it.
+
+    What cannot be built is a failed line of the report.
+    """
+    report = Report()
+    init_default_scope(config.get('default_scope', 'mmseg'))
+    datasets = report.attempt('data folders', 'failed', _build_datasets, config)
+    model = report.attempt('networks', 'failed', _build_model, config)
+    if datasets is None or model is None:
+        if datasets is not None:
+            check_data(None, datasets, LABEL_MAPS, report)
+        if model is not None:
+            report.members = describe_members(model, None)
+        return report
+    optim_wrapper = report.attempt(
+        'optimiser', 'failed', build_optim_wrapper, model, config.optim_wrapper
+    )
+    return report if optim_wrapper is None else inspect_run(config, model, optim_wrapper, datasets)
+
+
+def _build_datasets(config: Config) -> dict[str, Any]:
+    check_data_paths(config)
+    loaders = {split: config.get(f'{split}_dataloader') for split in ('train', 'val')}
+    return {split: DATASETS.build(loader.dataset) for split, loader in loaders.items() if loader}
+
+
+def _build_model(config: Config) -> nn.Module:
+    model = MODELS.build(config.model)
+    model.init_weights()
+    return model.to('cuda' if torch.cuda.is_available() else 'cpu')
+
+
+def _first_images(model: Any, dataset: Any) -> dict:
+    return model.data_preprocessor(training_samples(dataset), True)
+
+
+def _inspect_teachers(
+    model: KnowledgeDistiller, datasets: Mapping[str, Any], report: Report
+) -> None:
+    check_teachers(model, datasets.get('val'), report)
+    for dataset in plain_datasets(datasets['train'])[:1]:
+        check_recorded_classes(model, dataset.metainfo['classes'], report)
+
+
+def _inspect_methods(
+    config: Config, model: KnowledgeDistiller, optim_wrapper: Any, data: dict, report: Report
+) -> None:
+    crop = crop_of(data)
+    hooks = config.get('default_hooks') or {}
+    schedules = (hooks.get('schedule') or {}).get('schedules') or {}
+    methods = report.attempt('maps', 'warning', describe_methods, model, crop, schedules)
+    report.methods = methods or []
+    small = reduced(data)
+    step = report.attempt('training step', 'warning', try_step, model, small, optim_wrapper)
+    if step is None:
+        return
+    report.terms = step.terms
+    check_terms(model, step, report)
+    measured = (IMAGES, *crop_of(small))
+    wanted = (report.batch_size or IMAGES, *crop)
+    report.memory = report.attempt(
+        'memory', 'warning', estimate_memory, model, optim_wrapper, step.activations,
+        measured, wanted,
+    )  # fmt: skip

@@ -1,0 +1,151 @@
+"""What preflight found, as plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+Result = TypeVar('Result')
+Status = Literal['ok', 'warning', 'failed']
+
+
+@dataclass(frozen=True)
+class Member:
+    """One network.
+
+    Attributes:
+        name: In the config.
+        network: Backbone and decode head.
+        role: ``'trained'``, ``'frozen'``, or whose bridge it is.
+        parameters: Of the network itself; a bridge does not own what it shares.
+        flops: Multiply-adds of backbone and decode head on one image of the training crop;
+            ``None`` if they could not be counted.
+        preprocessing: What happens to its images.
+    """
+
+    name: str
+    network: str
+    role: str
+    parameters: int
+    flops: float | None
+    preprocessing: str
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One point that a method reads, and the map (C, h, w) there for one training crop."""
+
+    member: str
+    point: str
+    shape: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method.
+
+    Attributes:
+        name: In the config.
+        kind: Its class.
+        readings: What it reads.
+        alignment: How maps are brought to one width and size, a line each.
+        parameters: Of its own modules, projections included.
+        settings: Weights of its terms and when it runs, a line each.
+    """
+
+    name: str
+    kind: str
+    readings: tuple[Reading, ...]
+    alignment: tuple[str, ...]
+    parameters: int
+    settings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Term:
+    """One loss on a small batch, and who gets gradient from it.
+
+    Attributes:
+        owner: The method or the member that it belongs to.
+        name: ``loss_<term>``.
+        value: On that batch, with its weight.
+        updates: Members, and the method's name for its own modules, with a gradient.
+        silent: Those that it reaches with a gradient of zero.
+    """
+
+    owner: str
+    name: str
+    value: float
+    updates: tuple[str, ...]
+    silent: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Estimated bytes of a training step on one device, and how the activations were found."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    basis: str
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.gradients + self.optimizer + self.activations
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line: what was looked at, how it went, and what to do."""
+
+    name: str
+    status: Status
+    text: str
+
+
+@dataclass
+class Report:
+    """All of it; what could not be found out is left empty.
+
+    Attributes:
+        crop: (H, W) of the training crop.
+        batch_size: On one device.
+    """
+
+    crop: tuple[int, int] | None = None
+    batch_size: int | None = None
+    members: list[Member] = field(default_factory=list)
+    methods: list[Method] = field(default_factory=list)
+    terms: list[Term] = field(default_factory=list)
+    memory: Memory | None = None
+    checks: list[Check] = field(default_factory=list)
+
+    @property
+    def failed(self) -> list[Check]:
+        """The checks that a run must not start with."""
+        return [check for check in self.checks if check.status == 'failed']
+
+    def add(self, name: str, status: Status, text: str) -> None:
+        """Add a line."""
+        self.checks.append(Check(name, status, text))
+
+    def attempt(
+        self, name: str, status: Status, function: Callable[..., Result], *arguments: Any
+    ) -> Result | None:
+        """The result of ``function``; if it fails, ``None`` and a line with ``status``."""
+        try:
+            return function(*arguments)
+        except Exception as error:  # what a config, a file or a network can do is not foreseen
+            self.add(name, status, described(error))
+            return None
+
+
+def described(error: Exception) -> str:
+    """An error as a line; the type where the message alone says nothing to a reader."""
+    text = ' '.join(str(error.args[0] if error.args else '').split())
+    if isinstance(error, (ValueError, FileNotFoundError)) and text:
+        return text
+    return f'{type(error).__name__}: {text}'

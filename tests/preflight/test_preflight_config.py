@@ -1,0 +1,211 @@
+"""A config fed with wrong things: each is one short line."""
+
+import shutil
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+from method_models import network
+
+from mmseg_adm.checkpoint import read_checkpoint
+from mmseg_adm.preflight import as_text, inspect_config
+
+pytestmark = pytest.mark.core
+
+
+@pytest.fixture
+def copied(city, tmp_path, preflight_config):
+    root = Path(shutil.copytree(city, tmp_path / 'city'))
+    preflight_config.train_dataloader.dataset.dataset.data_root = str(root)
+    preflight_config.val_dataloader.dataset.data_root = str(root)
+    return root
+
+
+@pytest.fixture
+def offline_config(preflight_config, trained_teacher):
+    preflight_config.model.members.teacher.update(frozen=True, checkpoint=str(trained_teacher))
+    preflight_config.model.methods = dict(kd=dict(type='mmseg_adm.KD'))
+    return preflight_config
+
+
+def failures(config):
+    report = inspect_config(config)
+    assert 'Traceback' not in as_text(report)
+    return {check.name: check.text for check in report.failed}
+
+
+def checks(config):
+    return {check.name: (check.status, check.text) for check in inspect_config(config).checks}
+
+
+def test_nothing_is_wrong(preflight_config, tmp_path):
+    report = inspect_config(preflight_config)
+    assert {check.status for check in report.checks} == {'ok'}
+    assert [check.name for check in report.checks] == [
+        'class names', 'class counts', 'train data', 'val data', 'terms',
+    ]  # fmt: skip
+    assert report.crop == (32, 48)
+    assert not (tmp_path / 'run').exists()
+
+
+def test_a_trained_teacher_passes(offline_config, trained_teacher):
+    found = checks(offline_config)
+    assert {status for status, _ in found.values()} == {'ok'}
+    assert found['weights of teacher'][1] == f'{trained_teacher} fits strictly'
+    assert found['classes of teacher'][1] == 'the 19 of the data, in the same order'
+
+
+def test_a_missing_data_root(preflight_config, tmp_path):
+    preflight_config.train_dataloader.dataset.dataset.data_root = str(tmp_path / 'nowhere')
+    (text,) = failures(preflight_config).values()
+    assert text.startswith(f'train data (CityscapesDataset): {tmp_path}/nowhere does not exist')
+
+
+def test_other_classes_than_the_data(preflight_config):
+    for member in preflight_config.model.members.values():
+        member.decode_head.num_classes = 7
+    found = failures(preflight_config)
+    assert set(found) == {'class counts'}
+    assert found['class counts'].startswith("'student' predicts 7 classes, but Cityscapes")
+
+
+def test_members_of_different_classes(preflight_config):
+    preflight_config.model.members.teacher.decode_head.num_classes = 7
+    assert 'predict different numbers of classes' in failures(preflight_config)['networks']
+
+
+@pytest.mark.parametrize('split', ['train', 'val'])
+def test_a_label_out_of_range(split, copied, preflight_config):
+    path = sorted((copied / 'gtFine' / split).rglob('*_labelTrainIds.png'))[1]
+    label = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    label[3, 5] = 40
+    cv2.imwrite(str(path), label)
+    found = failures(preflight_config)
+    assert set(found) == {f'{split} data'}
+    assert found[f'{split} data'].startswith(f'{path} holds the label 40, but')
+
+
+@pytest.mark.parametrize('part', ['leftImg8bit', 'gtFine'])
+def test_a_file_that_does_not_decode(part, copied, preflight_config):
+    path = sorted((copied / part / 'val').rglob('*.png'))[0]
+    path.write_bytes(path.read_bytes()[:40])
+    assert failures(preflight_config) == {
+        'val data': f'{path} cannot be decoded: copy or download it again'
+    }
+
+
+def test_a_label_map_of_another_size(copied, preflight_config):
+    path = sorted((copied / 'gtFine' / 'train').rglob('*_labelTrainIds.png'))[0]
+    label = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    cv2.imwrite(str(path), label[:10])
+    text = failures(preflight_config)['train data']
+    assert text.startswith(f'{path} is 10x96, but its image ')
+    assert text.endswith(' 48x96')
+
+
+@pytest.mark.parametrize('change', ['order', 'count'])
+def test_train_and_val_of_other_classes(change, preflight_config):
+    from mmseg.datasets import CityscapesDataset
+
+    classes = list(CityscapesDataset.METAINFO['classes'])
+    preflight_config.train_dataloader.dataset.dataset.metainfo = dict(classes=classes)
+    other = [classes[1], classes[0], *classes[2:]] if change == 'order' else classes[:-1]
+    preflight_config.val_dataloader.dataset.metainfo = dict(classes=other)
+    text = failures(preflight_config)['class names']
+    if change == 'order':
+        assert "class 0 is 'road' in train and 'sidewalk' in val (the same names in another" in text
+    else:
+        assert text.startswith('train has 19 classes, val 18')
+
+
+def test_other_colours_are_a_warning(preflight_config):
+    palette = [[index, 0, 0] for index in range(19)]
+    preflight_config.val_dataloader.dataset.metainfo = dict(palette=palette)
+    assert checks(preflight_config)['palette'][0] == 'warning'
+
+
+def test_a_teacher_that_was_never_trained(offline_config, trained_teacher, tmp_path):
+    from factory import save_segmentor
+
+    checkpoint = save_segmentor(tmp_path / 'fresh.pth', network(8, classes=19))
+    offline_config.model.members.teacher.checkpoint = checkpoint
+    found = checks(offline_config)
+    status, text = found['score of teacher']
+    assert status == 'failed'
+    assert 'would be chance: it teaches noise' in text
+    assert checkpoint in text
+    assert found['classes of teacher'][0] == 'warning'
+
+
+def test_a_truncated_teacher(offline_config, trained_teacher, tmp_path):
+    path = tmp_path / 'truncated.pth'
+    path.write_bytes(trained_teacher.read_bytes()[:5000])
+    offline_config.model.members.teacher.checkpoint = str(path)
+    assert (
+        f"member 'teacher': {path} is damaged or truncated" in failures(offline_config)['networks']
+    )
+
+
+def test_a_teacher_of_another_network(offline_config, tmp_path):
+    from factory import save_segmentor
+
+    path = save_segmentor(tmp_path / 'other.pth', network(6, classes=19))
+    offline_config.model.members.teacher.checkpoint = path
+    text = failures(offline_config)['networks']
+    assert f"the checkpoint of member 'teacher', {path}, does not fit EncoderDecoder" in text
+
+
+def test_a_teacher_of_the_same_classes_in_another_order(offline_config, trained_teacher, tmp_path):
+    checkpoint = read_checkpoint(trained_teacher)
+    order = torch.randperm(19, generator=torch.Generator().manual_seed(0))
+    for name in ('weight', 'bias'):
+        key = f'decode_head.conv_seg.{name}'
+        checkpoint['state_dict'][key] = checkpoint['state_dict'][key][order]
+    classes = checkpoint['meta']['dataset_meta']['classes']
+    checkpoint['meta']['dataset_meta']['classes'] = [classes[index] for index in order]
+    path = tmp_path / 'shuffled.pth'
+    torch.save(checkpoint, path)
+    offline_config.model.members.teacher.checkpoint = str(path)
+    found = failures(offline_config)
+    assert set(found) == {'score of teacher', 'classes of teacher'}
+    assert 'the same names in another order' in found['classes of teacher']
+
+
+def test_the_classes_in_an_old_checkpoint(offline_config, trained_teacher, tmp_path):
+    checkpoint = read_checkpoint(trained_teacher)
+    checkpoint['meta'] = {'CLASSES': checkpoint['meta']['dataset_meta']['classes']}
+    path = tmp_path / 'old.pth'
+    torch.save(checkpoint, path)
+    offline_config.model.members.teacher.checkpoint = str(path)
+    assert checks(offline_config)['classes of teacher'][0] == 'ok'
+
+
+def test_an_option_that_no_method_has(preflight_config):
+    preflight_config.model.methods.adm.consensus_wieght = 2
+    assert "Did you mean 'consensus_weight'?" in failures(preflight_config)['networks']
+
+
+def test_an_optimiser_that_does_not_exist(preflight_config):
+    preflight_config.optim_wrapper.optimizer.type = 'SGDD'
+    assert set(failures(preflight_config)) == {'optimiser'}
+
+
+def test_without_validation_a_teacher_is_not_scored(offline_config):
+    offline_config.val_dataloader = None
+    found = checks(offline_config)
+    assert found['teacher'] == ('warning', 'not scored: the config has no validation set')
+
+
+def test_a_plain_segmentor(preflight_config):
+    plain = dict(preflight_config.model.members.student)
+    plain['data_preprocessor'] = preflight_config.model.data_preprocessor
+    preflight_config.model = plain
+    report = inspect_config(preflight_config)
+    assert [check.name for check in report.checks] == [
+        'class names', 'class counts', 'train data', 'val data',
+    ]  # fmt: skip
+    (member,) = report.members
+    assert (member.name, member.role) == ('model', 'trained')
+    assert member.flops > 0
+    assert report.terms == report.methods == []

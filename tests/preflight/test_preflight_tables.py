@@ -1,0 +1,196 @@
+"""The figures in the tables, and the tables."""
+
+import pytest
+import torch
+from factory import SIZE, build, distiller_config, preprocessor, raw_batch, segmentor
+from mmengine.optim import build_optim_wrapper
+from torch import nn
+
+from mmseg_adm.preflight import Check, Report, as_text, inspect_config, print_report
+from mmseg_adm.preflight.activations import SavedActivations
+from mmseg_adm.preflight.members import describe_members
+from mmseg_adm.preflight.memory import estimate_memory, optimizer_bytes
+from mmseg_adm.preflight.methods import describe_methods
+from mmseg_adm.preflight.teachers import Score, _score
+
+pytestmark = pytest.mark.core
+
+FITNET = dict(fitnet=dict(type='mmseg_adm.FitNet', weight=2.0))
+
+
+def wrapper_of(model, **optimizer):
+    return build_optim_wrapper(model, dict(optimizer=dict(lr=0.1) | optimizer))
+
+
+def test_members():
+    own = preprocessor() | dict(mean=[0.0, 0.0, 0.0], std=[255.0, 255.0, 255.0])
+    teacher = segmentor(8, data_preprocessor=own)
+    model = build(distiller_config(members=dict(student=segmentor(4), teacher=teacher)))
+    student, teacher = describe_members(model, SIZE)
+    assert (student.name, student.network, student.role) == (
+        'student', 'ResNetV1c-18 + PSPHead', 'trained',
+    )  # fmt: skip
+    expected = sum(parameter.numel() for parameter in model.members['student'].parameters())
+    assert student.parameters == expected
+    assert 3 < teacher.flops / student.flops < 4.5
+    assert student.preprocessing.startswith('BGR to RGB, mean (123.675, 116.28, 103.53), std')
+    assert teacher.preprocessing == 'BGR to RGB, mean (0, 0, 0), std (255, 255, 255)'
+
+
+def test_flops_grow_with_the_crop_and_may_be_unknown(monkeypatch):
+    model = build(distiller_config())
+    small, large = (describe_members(model, size)[0].flops for size in (SIZE, (64, 96)))
+    # Pooling branches see maps of a fixed size.
+    assert large == pytest.approx(4 * small, rel=0.02)
+    assert describe_members(model, None)[0].flops is None
+
+    def untraceable(*_):
+        raise RuntimeError
+
+    monkeypatch.setattr('mmseg_adm.preflight.members.FlopAnalyzer', untraceable)
+    assert describe_members(model, SIZE)[0].flops is None
+
+
+def test_maps_and_their_alignment():
+    student = segmentor(4)
+    student['backbone']['strides'] = (1, 2, 2, 1)
+    model = build(distiller_config(FITNET, members=dict(student=student, teacher=segmentor(8))))
+    (method,) = describe_methods(model, SIZE, {'fitnet': dict(start=10, stop=None)})
+    assert [each.shape for each in method.readings] == [(8, 2, 3), (16, 4, 6)]
+    assert method.alignment == ('8 -> 16 by 1x1, 128 parameters', '4x6 resized to 2x3')
+    assert method.parameters == 128
+    assert method.settings == ('weight 2', 'start 10')
+
+
+def test_maps_that_need_nothing():
+    model = build(distiller_config(dict(kd=dict(type='mmseg_adm.KD'))))
+    (method,) = describe_methods(model, SIZE, {})
+    assert method.alignment == ()
+    assert method.parameters == 0
+
+
+@pytest.mark.parametrize(
+    ('optimizer', 'copies'),
+    [
+        (dict(type='SGD'), 0),
+        (dict(type='SGD', momentum=0.9), 1),
+        (dict(type='AdamW'), 2),
+        (dict(type='AdamW', amsgrad=True), 3),
+    ],
+)
+def test_what_optimisers_keep(optimizer, copies):
+    model = nn.Conv2d(3, 5, 1)
+    wrapper = wrapper_of(model, **optimizer)
+    assert optimizer_bytes(wrapper) == copies * 4 * (3 * 5 + 5)
+    assert not wrapper.optimizer.state
+
+
+def test_what_groups_of_optimisers_keep():
+    model = build(distiller_config(FITNET))
+    sgd = dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9))
+    wrapper = build_optim_wrapper(
+        model,
+        dict(
+            constructor='mmseg_adm.GroupOptimWrapperConstructor',
+            teacher=dict(optimizer=dict(type='AdamW', lr=0.1)),
+            rest=sgd,
+        ),
+    )
+    numbers = {name: sum(each.numel() for each in module.parameters())
+               for name, module in (*model.members.items(), *model.methods.items())}  # fmt: skip
+    expected = 4 * (numbers['student'] + 2 * numbers['teacher'] + numbers['fitnet'])
+    assert optimizer_bytes(wrapper) == expected
+
+
+def test_what_autograd_saves():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Sigmoid(), nn.Sigmoid())
+    images = torch.rand(2, 3, 8, 8)
+    with (saved := SavedActivations(model)):
+        model(images)
+    # The convolution keeps its input, each sigmoid its output; weights are there anyway.
+    assert saved.bytes == 4 * (images.numel() + 2 * 2 * 4 * 8 * 8)
+
+
+def test_the_estimate_scales_by_pixels():
+    model = build(distiller_config(FITNET))
+    wrapper = wrapper_of(model, type='SGD', momentum=0.9)
+    memory = estimate_memory(model, wrapper, 1000, (2, 32, 48), (8, 64, 96))
+    assert memory.activations == 16000
+    assert memory.gradients == memory.optimizer
+    buffers = sum(each.numel() * each.element_size() for each in model.buffers())
+    assert memory.weights == memory.gradients + buffers
+    assert memory.basis.endswith('2 images of 32x48, scaled by pixels to 8 of 64x96')
+    same = estimate_memory(model, wrapper, 1000, (2, 32, 48), (2, 32, 48))
+    assert same.basis.endswith('2 images of 32x48')
+
+
+def test_the_estimate_is_about_what_the_allocator_sees():
+    """Live tensors between forward and backward, counted by the profiler."""
+    model = build(distiller_config(FITNET)).train()
+    data = model.data_preprocessor(raw_batch(4), True)
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities, profile_memory=True) as profiler:
+        losses = model(**data, mode='loss')
+    events = profiler.profiler.kineto_results.events()
+    held = sum(event.nbytes() for event in events if event.name() == '[memory]')
+    del losses
+    with (saved := SavedActivations(model)):
+        model(**data, mode='loss')
+    assert saved.bytes == pytest.approx(held, rel=0.25)
+
+
+def score_of(predicted, labels, classes):
+    from mmseg.evaluation import IoUMetric
+
+    predicted, labels = torch.as_tensor(predicted), torch.as_tensor(labels)
+    return _score(*IoUMetric.intersect_and_union(predicted, labels, classes, 255))
+
+
+def test_scores():
+    labels = torch.tensor([0] * 40 + [1] * 30 + [2] * 30)
+    assert score_of(labels, labels, 4).miou == 1
+    constant = score_of(torch.zeros_like(labels), labels, 4)
+    assert constant.miou == pytest.approx(constant.chance) == pytest.approx(0.4 / 3)
+    assert not constant.better_than_chance
+    # Scattered guesses beat the best constant, and are no better than chance.
+    guesses = torch.randint(0, 3, (100_000,))
+    scattered = score_of(guesses, labels.repeat(1000), 4)
+    assert scattered.miou > constant.miou + 0.05
+    assert scattered.miou == pytest.approx(scattered.chance, abs=0.01)
+    assert not scattered.better_than_chance
+    half = torch.where(torch.rand(100_000) < 0.5, labels.repeat(1000), guesses)
+    assert score_of(half, labels.repeat(1000), 4).better_than_chance
+    assert not Score(0.22, 0.2).better_than_chance
+    assert Score(0.23, 0.2).better_than_chance
+
+
+def test_labels_that_are_all_ignored():
+    with pytest.raises(ValueError, match='no pixel of the validation images tried is labelled'):
+        score_of([0, 1], [255, 255], 2)
+
+
+def test_all_tables_on_one_screen(preflight_config, capsys):
+    report = inspect_config(preflight_config)
+    text = as_text(report)
+    for words in (
+        'Members', 'ResNetV1c-18 + PSPHead', 'GFLOPs at 32x48', 'student, teacher: BGR to RGB',
+        'Methods', 'adm (ADM)', 'student.features 8x4x6', '8 -> 16 by 1x1', '128 parameters',
+        'dml.loss_teacher', "adm's own modules", 'Memory of a step, about', '2 images of 32x48.',
+        'Checks', 'class counts',
+    ):  # fmt: skip
+        assert words in text
+    assert max(map(len, text.splitlines())) <= 120
+    assert len(text.splitlines()) < 60
+    assert '\x1b' not in text
+    print_report(report)
+    printed = capsys.readouterr().out
+    assert 'adm.loss_divergence' in printed
+    assert '\x1b' not in printed
+    assert max(map(len, printed.splitlines())) >= 90
+
+
+def test_what_is_not_known_is_said():
+    report = Report(checks=[Check('networks', 'failed', 'no [such] thing')])
+    text = as_text(report)
+    assert 'no [such] thing' in text
+    assert 'Members' not in text
