@@ -14,20 +14,17 @@ cfg_options = {
     'default_hooks.checkpoint.save_best': None,
     'val_evaluator.type': 'mmseg_adm.ClassIoUMetric',
 }
-setting = 'pspnet_r18-w32-d8_pspnet_r18-w16-d8_1xb8-2k_camvid-96x128.py'
+# Of camvid_ablation.py the best.
+weight_of_dml = {'model.methods.dml.weight': 0.1}
 pairs = dict(
     pspnet=dict(
-        student='configs/pspnet/pspnet_r18-w16-d8_1xb8-2k_camvid-96x128.py',
-        teacher='configs/pspnet/pspnet_r18-w32-d8_1xb8-2k_camvid-96x128.py',
+        student='benchmarks/networks/pspnet_r18-w16-d8_camvid-96x128.py',
+        teacher='benchmarks/networks/pspnet_r18-w32-d8_camvid-96x128.py',
         methods=dict(
-            kd=f'configs/kd/kd_{setting}',
-            cwd=f'configs/cwd/cwd_{setting}',
-            dml=f'configs/dml/dml_{setting}',
-            # Of camvid_ablation.py the best weight; probed for where the networks agree.
-            dml_tuned=dict(
-                config='benchmarks/probed/dml.py', cfg_options={'model.methods.dml.weight': 0.1}
-            ),
-            adm='benchmarks/probed/adm.py',
+            kd='kd',
+            cwd='cwd',
+            dml=dict(config='dml', cfg_options=weight_of_dml),
+            adm=dict(config='adm', cfg_options=weight_of_dml),
         ),
     )
 )

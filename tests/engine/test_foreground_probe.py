@@ -6,6 +6,7 @@ from factory import demo_config
 from mmengine.runner import Runner
 
 from mmseg_adm.engine.hooks import foreground_probe
+from mmseg_adm.export import plain_config
 
 pytestmark = pytest.mark.core
 THINGS = ('person', 'car')
@@ -70,3 +71,13 @@ def test_overlap_is_one_where_the_response_is_the_foreground(scale):
     foreground = torch.rand(1, 6, 8) > 0.6
     response = scale * (foreground + 0.1 * torch.rand(1, 6, 8))
     assert foreground_probe._overlap(response, foreground, torch.ones_like(foreground)) == 1
+
+
+def test_a_network_alone_is_not_measured(city, tmp_path):
+    config = probing(city, tmp_path)
+    alone = plain_config(config, 'student').model
+    config.model = alone
+    config.val_cfg = dict(type='ValLoop')
+    config.default_hooks = dict(logger=dict(type='LoggerHook', interval=1))
+    Runner.from_cfg(config).train()
+    assert probes(tmp_path) == []

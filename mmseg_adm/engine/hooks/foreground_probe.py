@@ -31,6 +31,8 @@ class ForegroundProbeHook(Hook):
       features respond most, by their mean square over channels, as many as are foreground in
       that image.
 
+    A plain segmentor has nobody to agree with: nothing is measured.
+
     Args:
         foreground: Names of the classes that are foreground.
         pair: The two members.
@@ -49,6 +51,7 @@ class ForegroundProbeHook(Hook):
         self.pair = tuple(pair)
         self.interval = interval
         self.images = images
+        self.measures = True
 
     def before_train(self, runner: Runner) -> None:
         """Measure once before the first step.
@@ -59,10 +62,11 @@ class ForegroundProbeHook(Hook):
         names = runner.val_dataloader.dataset.metainfo['classes']
         if unknown := set(self.foreground) - set(names):
             raise ValueError(f'no class {", ".join(sorted(unknown))}: {", ".join(names)}')
-        members = unwrapped(runner).member_names
-        if missing := set(self.pair) - set(members):
+        members = getattr(unwrapped(runner), 'member_names', ())
+        self.measures = bool(members)
+        if self.measures and (missing := set(self.pair) - set(members)):
             raise ValueError(f'no member {", ".join(sorted(missing))}: {", ".join(members)}')
-        if runner.iter == 0:
+        if self.measures and runner.iter == 0:
             self._log(runner, 0)
 
     def after_train_iter(
@@ -73,7 +77,7 @@ class ForegroundProbeHook(Hook):
         outputs: dict | None = None,
     ) -> None:
         """Measure after every ``interval`` iterations."""
-        if self.every_n_train_iters(runner, self.interval):
+        if self.measures and self.every_n_train_iters(runner, self.interval):
             self._log(runner, runner.iter + 1)
 
     @master_only
