@@ -73,6 +73,23 @@ class StreamSampler(Sampler):
             position += self.world_size
 
 
+class _Remembered:
+    """Transforms whose results are kept by image; they must not draw random numbers."""
+
+    def __init__(self, transforms: list) -> None:
+        self.transforms = transforms
+        self.results: dict[int, dict] = {}
+
+    def __call__(self, data: dict) -> dict:
+        image = data['sample_idx']
+        if image not in self.results:
+            for transform in self.transforms:
+                data = transform(data)
+            self.results[image] = data
+        # What follows changes it in place.
+        return copy.deepcopy(self.results[image])
+
+
 @DATASETS.register_module()
 class StreamDataset(Dataset):
     """Loads the image at a stream position with the augmentation that belongs to it.
@@ -90,11 +107,20 @@ class StreamDataset(Dataset):
         self.dataset: Any = (
             MMENGINE_DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
         )
-        self._loaded: dict[int, dict] = {}
-        self._loads = 0
         if cache:
-            names = [type(transform).__name__ for transform in self._transforms()]
-            self._loads = len(list(takewhile(lambda name: name.startswith('Load'), names)))
+            self._remember_loads()
+
+    def _remember_loads(self) -> None:
+        pipeline = getattr(self.dataset, 'pipeline', None)
+        if pipeline is None:
+            raise ValueError(
+                f'cache needs a data set with a pipeline, not {type(self.dataset).__name__}: set '
+                'cache=False'
+            )
+        transforms = pipeline.transforms
+        names = [type(transform).__name__ for transform in transforms]
+        count = len(list(takewhile(lambda name: name.startswith('Load'), names)))
+        pipeline.transforms = [_Remembered(transforms[:count]), *transforms[count:]]
 
     @property
     def metainfo(self) -> dict:
@@ -115,26 +141,4 @@ class StreamDataset(Dataset):
                 "sampler=dict(type='mmseg_adm.StreamSampler') in train_dataloader"
             )
         seed_everything(position.seed)
-        if not self._loads:
-            return self.dataset[position.image]
-        data = copy.deepcopy(self._load(position.image))
-        for transform in self._transforms()[self._loads :]:
-            data = transform(data)
-        return data
-
-    def _load(self, image: int) -> dict:
-        if image not in self._loaded:
-            data = self.dataset.get_data_info(image)
-            for transform in self._transforms()[: self._loads]:
-                data = transform(data)
-            self._loaded[image] = data
-        return self._loaded[image]
-
-    def _transforms(self) -> list:
-        pipeline = getattr(self.dataset, 'pipeline', None)
-        if pipeline is None or not hasattr(self.dataset, 'get_data_info'):
-            raise ValueError(
-                f'cache needs a data set with a pipeline, not {type(self.dataset).__name__}: set '
-                'cache=False'
-            )
-        return pipeline.transforms
+        return self.dataset[position.image]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from mmseg.registry import MODELS as MMSEG_MODELS
 from torch import Tensor, nn
 
 from mmseg_adm.checkpoint import local_path, member_weights, read_checkpoint, sha256_of
-from mmseg_adm.zoo import read_config
+from mmseg_adm.zoo import joined_imports, read_config
 
 from .preprocessor import own_preprocessor
 from .taps import FeatureTap, find_classifier
@@ -65,8 +66,38 @@ def resolve_members(model: Mapping) -> dict[str, ConfigDict]:
     return {name: _resolve(member, shared) for name, member in model['members'].items() if member}
 
 
+def resolve_config(config: Config, options: Mapping | None = None) -> Config:
+    """A copy of a config with its members in full, and with what the configs of those import.
+
+    Args:
+        config: Of a distiller; that of one network only takes the options.
+        options: Overrides as ``--cfg-options`` gives them, also of members that are named.
+
+    Raises:
+        FileNotFoundError: As :func:`resolve_members`.
+    """
+    config = copy.deepcopy(config)
+    members = config.model.get('members') or {}
+    for name, member in members.items():
+        if isinstance(member, str):
+            members[name] = _with_overrides(member)
+    config.merge_from_dict(dict(options or {}))
+    if not members:
+        return config
+    named = [_with_overrides(member) for member in config.model.members.values() if member]
+    sources = [read_config(member['config']) for member in named if member.get('config')]
+    if imports := joined_imports([config, *sources]):
+        config.custom_imports = imports
+    config.model.members = resolve_members(config.model)
+    return config
+
+
+def _with_overrides(member: str | Mapping) -> dict:
+    return dict(config=member) if isinstance(member, str) else dict(member)
+
+
 def _resolve(member: str | Mapping, shared: Mapping | None) -> ConfigDict:
-    overrides = dict(config=member) if isinstance(member, str) else dict(member)
+    overrides = _with_overrides(member)
     source = overrides.pop('config', None)
     if source is None:
         return ConfigDict(member)

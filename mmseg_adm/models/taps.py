@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -146,14 +146,32 @@ def find_classifier(network: nn.Module) -> nn.Conv2d:
     return classifier
 
 
-def class_weight_of(network: nn.Module) -> Tensor | None:
-    """The weights (K,) that the decode head's own loss gives to the classes, if it does."""
+class CrossEntropySettings(NamedTuple):
+    """How a decode head's own cross entropy averages.
+
+    Attributes:
+        class_weight: (K,), or ``None`` where all classes count alike.
+        over_all_pixels: Whether it divides by all pixels, unlabelled ones included, as mmseg
+            does by default; else by the weights of the labelled ones.
+    """
+
+    class_weight: Tensor | None
+    over_all_pixels: bool
+
+
+def cross_entropy_of(network: nn.Module) -> CrossEntropySettings:
+    """Read from the first loss of the decode head that weighs classes, else from its first."""
     losses = getattr(decode_head_of(network), 'loss_decode', None)
-    for loss in losses if isinstance(losses, nn.ModuleList) else [losses]:
-        weight = getattr(loss, 'class_weight', None)
-        if weight is not None:
-            return torch.as_tensor(weight, dtype=torch.float32)
-    return None
+    each = list(losses) if isinstance(losses, nn.ModuleList) else [losses]
+    weighing = (loss for loss in each if getattr(loss, 'class_weight', None) is not None)
+    loss: Any = next(weighing, each[0])
+    weight = getattr(loss, 'class_weight', None)
+    # mmseg with reduction='none' leaves the mean, over all pixels, to MMEngine.
+    unreduced = getattr(loss, 'reduction', 'mean') == 'none'
+    return CrossEntropySettings(
+        class_weight=None if weight is None else torch.as_tensor(weight, dtype=torch.float32),
+        over_all_pixels=unreduced or (weight is None and not getattr(loss, 'avg_non_ignore', True)),
+    )
 
 
 def find_module(network: nn.Module, path: str) -> nn.Module:

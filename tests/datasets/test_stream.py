@@ -160,24 +160,43 @@ def test_seed_everything():
         assert all(found != before for found, before in zip(draws(), first, strict=True))
 
 
-def test_a_cache_gives_the_same_data_and_decodes_once(dataset, monkeypatch):
-    cached = StreamDataset(dataset.dataset, cache=True)
+def test_a_cache_gives_the_same_data_and_decodes_once(city, dataset):
+    config = demo_config(city, '').train_dataloader.dataset.dataset
+    cached = StreamDataset(config, cache=True)
     positions = [StreamPosition(image, seed) for image, seed in ((0, 1), (1, 2), (0, 3), (0, 1))]
-    expected = [dataset[position] for position in positions]
+    (remembered, *_) = cached.dataset.pipeline.transforms
+    (load, *_) = remembered.transforms
     reads = []
-    load = type(dataset.dataset.pipeline.transforms[0]).transform
-    monkeypatch.setattr(
-        type(dataset.dataset.pipeline.transforms[0]),
-        'transform',
-        lambda self, results: reads.append(results['img_path']) or load(self, results),
-    )
-    for position, sample in zip(positions, expected, strict=True):
-        found = cached[position]
+
+    def counted(results):
+        reads.append(results['img_path'])
+        return load(results)
+
+    remembered.transforms[0] = counted
+    for position in positions:
+        found, sample = cached[position], dataset[position]
         assert torch.equal(found['inputs'], sample['inputs'])
         labels = [each['data_samples'].gt_sem_seg.data for each in (found, sample)]
         assert torch.equal(*labels)
         assert found['data_samples'].metainfo == sample['data_samples'].metainfo
     assert len(reads) == len(set(reads)) == 2
+
+
+def test_a_cached_set_draws_again_where_a_transform_refuses(city):
+    config = demo_config(city, '').train_dataloader.dataset.dataset
+    samples = []
+    for cache in (False, True):
+        whole = StreamDataset(config, cache=cache)
+        refused = []
+
+        def refuse_once(data, refused=refused):
+            refused.append(data)
+            return None if len(refused) == 1 else data
+
+        whole.dataset.pipeline.transforms.insert(2 - cache, refuse_once)
+        samples.append(whole[StreamPosition(0, 5)]['inputs'])
+        assert len(refused) == 2
+    assert torch.equal(*samples)
 
 
 def test_a_cache_needs_a_pipeline():

@@ -121,10 +121,15 @@ def cross_entropy(captured, logits, weight):
 
 
 def reweighted(captured, member, weight):
-    """CE(z, y; w) - CE(z, y)."""
+    """CE(z, y; w) - CE(z, y), times the weight of the labels per pixel of the image."""
     logits = captured.logits[member]
     everywhere = torch.ones_like(weight)
-    return cross_entropy(captured, logits, weight) - cross_entropy(captured, logits, everywhere)
+    counted = captured.labels != 255
+    labelled = torch.tensor(CLASS_WEIGHT)[captured.labels * counted] * counted
+    difference = cross_entropy(captured, logits, weight) - cross_entropy(
+        captured, logits, everywhere
+    )
+    return difference * labelled.mean()
 
 
 def imitation(captured, weight):
@@ -203,31 +208,49 @@ def test_adm_by_hand(reading):
         assert_close(losses[f'method.{name}'].detach(), value, rtol=1e-4, atol=1e-5)
 
 
-def test_reweighting_keeps_the_total_weight_of_the_cross_entropy():
+@pytest.mark.parametrize(
+    'loss',
+    [
+        dict(),  # divides by all pixels
+        dict(avg_non_ignore=True),
+        dict(class_weight=[0.5, 1.0, 2.5, 0.25, 1.5], reduction='none'),
+    ],
+    ids=['default', 'avg_non_ignore', 'class_weight'],
+)
+def test_reweighting_keeps_the_total_weight_of_the_cross_entropy(loss):
     # With the member's own cross entropy it is the one weighted by 1 - a + a w / mean(w).
     share = 0.25
-    model = build(
-        dict(
-            type='mmseg_adm.ADM', consensus='reweighting', divergence='reweighting',
-            class_weight=False, consensus_weight=share, divergence_weight=share,
-        )
+    networks = {name: network(width) for name, width in (('student', 4), ('teacher', 8))}
+    for each in networks.values():
+        each['decode_head']['loss_decode'] = dict(type='CrossEntropyLoss', **loss)
+    config = dict(
+        type='mmseg_adm.ADM', consensus='reweighting', divergence='reweighting',
+        consensus_weight=share, divergence_weight=share,
     )  # fmt: skip
+    model = build(config, **networks)
+    for name in MEMBERS:  # fresh networks say the same everywhere
+        model.network(name).decode_head.conv_seg.weight.data.mul_(50)
     batch = raw_batch()
+    for sample in batch['data_samples']:
+        sample.gt_sem_seg.data[:, :, ::2] = 255
     captured = Captured(model, batch)
     losses = losses_of(model, batch)
     similarity = reference.similarity_map(*compared(model, captured, 'features'))
     agreement = reference.consensus_weight(similarity).float()
-    weights = {'consensus': agreement, 'divergence': 1 - agreement}
     counted = captured.labels != 255
-    own = (1 - share) * counted / counted.sum()
-    for member, side in (('student', 'consensus'), ('teacher', 'divergence')):
+    classes = torch.tensor(loss.get('class_weight', [1.0] * 5))[captured.labels * counted] * counted
+    for member, weight in (('student', agreement), ('teacher', 1 - agreement)):
+        own = losses[f'{member}.decode.loss_ce'].detach().mean()
         logits = F.interpolate(captured.logits[member], captured.labels.shape[-2:], mode='bilinear')
         each = F.cross_entropy(logits, captured.labels, ignore_index=255, reduction='none')
-        weight = F.interpolate(weights[side][:, None], each.shape[-2:], mode='bilinear')
-        weight = weight[:, 0] * counted
-        plain = (each * counted).sum() / counted.sum()
-        expected = (each * (own + share * weight / weight.sum())).sum()
-        assert_close(plain + losses[f'method.loss_{side}'].detach(), expected)
+        weight = F.interpolate(weight[:, None], each.shape[-2:], mode='bilinear')[:, 0]
+        mean = (weight * classes).sum() / classes.sum()
+        factor = 1 - share + share * weight / mean
+        scale = own / (classes * each).sum()
+        side = 'consensus' if member == 'student' else 'divergence'
+        term = losses[f'method.loss_{side}'].detach()
+        assert_close(own + term, scale * (factor * classes * each).sum())
+        assert term.abs() > 1e-3
 
 
 @pytest.mark.parametrize('side', ['consensus', 'divergence'])

@@ -95,13 +95,19 @@ def divergence_weight(
     return 1 - consensus_weight(similarity, contrast, valid)
 
 
-def shuffled(weight: Tensor) -> Tensor:
-    """``weight`` (B, h, w) with the positions of each image in random order.
+def shuffled(weight: Tensor, valid: Tensor) -> Tensor:
+    """``weight`` (B, h, w) with the valid positions of each image in random order.
 
     The control for every weight that is to choose positions: the same weights, elsewhere.
+
+    Args:
+        weight: (B, h, w).
+        valid: Boolean (B, h, w); the other positions are mixed among themselves.
     """
-    flat = weight.flatten(1)
-    return flat.gather(1, torch.rand_like(flat).argsort(dim=1)).view_as(weight)
+    flat, last = weight.flatten(1), 2.0 * ~valid.flatten(1)
+    places = last.argsort(dim=1, stable=True)
+    drawn = (last + torch.rand_like(last)).argsort(dim=1)
+    return flat.scatter(1, places, flat.gather(1, drawn)).view_as(weight)
 
 
 def alignment_loss(

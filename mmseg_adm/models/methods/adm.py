@@ -16,6 +16,7 @@ from ..losses import (
     centre_over_classes,
     consensus_weight,
     cosine_distance,
+    labelled_weight,
     repulsion_loss,
     shuffled,
     similarity_map,
@@ -23,7 +24,7 @@ from ..losses import (
 )
 from ..losses.similarity import CONTRASTS
 from ..step import DistillationStep
-from ..taps import channels_at, class_weight_of
+from ..taps import channels_at, cross_entropy_of
 from .base import DistillationMethod, non_negative, one_of
 
 CONSENSUS = ('alignment', 'modulation', 'imitation', 'reweighting', None)
@@ -61,7 +62,8 @@ class ADM(DistillationMethod):
     with ``CE(z, y; w) = sum w_p k_p CE_p / sum w_p k_p``, k_p the weight that the member's own
     cross entropy gives to the class y_p. ``reweighting`` adds no cross entropy: together with
     the member's own, of weight one, it is that one with weights ``1 - a + a w_p / mean(w)``, a
-    being the term's weight; it can be negative. ``None`` leaves a side out; with a frozen
+    being the term's weight (for that it is scaled by the labelled share where the own one
+    divides by all pixels); it can be negative. ``None`` leaves a side out; with a frozen
     teacher there is no divergence to learn.
 
     Args:
@@ -118,6 +120,7 @@ class ADM(DistillationMethod):
                     'at most 1'
                 )
         self.projection: Projection | None = None
+        self.over_all_pixels: dict[str, bool] = {}
 
     def reads(self) -> dict[str, tuple[str, ...]]:
         student, teacher = {self.at}, {self.at}
@@ -144,8 +147,10 @@ class ADM(DistillationMethod):
             widths = [channels_at(networks[name], 'features') for name in self._pair()]
             self.projection = match_width(*widths)
         for side, name in zip(('student', 'teacher'), self._pair(), strict=True):
-            weight = class_weight_of(networks[name]) if self.class_weight else None
+            settings = cross_entropy_of(networks[name])
+            weight = settings.class_weight if self.class_weight else None
             self.register_buffer(f'{side}_class_weight', weight, persistent=False)
+            self.over_all_pixels[name] = settings.over_all_pixels
 
     def forward(self, step: DistillationStep) -> dict[str, Tensor]:
         student, teacher = self._compared(step)
@@ -197,7 +202,7 @@ class ADM(DistillationMethod):
         if self.control == 'ones':
             return Weights(torch.ones_like(consensus), torch.ones_like(consensus))
         if self.control == 'shuffled':
-            consensus = shuffled(consensus)
+            consensus = shuffled(consensus, valid)
         return Weights(consensus, 1 - consensus)
 
     def _consensus(
@@ -242,7 +247,12 @@ class ADM(DistillationMethod):
     def _reweighted(self, step: DistillationStep, member: str, weight: Tensor) -> Tensor:
         logits, class_weight = step.read(member, 'logits'), self._class_weight(member)
         weighted = step.cross_entropy(logits, weight, class_weight)
-        return weighted - step.cross_entropy(logits, class_weight=class_weight)
+        difference = weighted - step.cross_entropy(logits, class_weight=class_weight)
+        if not self.over_all_pixels[member]:
+            return difference
+        everywhere = torch.ones_like(step.labels, dtype=torch.float32)
+        labelled = labelled_weight(everywhere, step.labels, step.ignore_index, class_weight)
+        return difference * step.over_ranks(labelled.sum()) / step.labels.numel()
 
     def _imitation(self, step: DistillationStep, weight: Tensor) -> Tensor:
         student, teacher = (step.read(name, 'logits') for name in self._pair())

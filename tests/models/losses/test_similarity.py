@@ -148,11 +148,15 @@ def test_contrasts_refuse_what_they_do_not_know():
         consensus_weight(torch.rand(2, 3, 4), 'rank', torch.ones(2, 3, 4))
 
 
-def test_shuffled_keeps_the_values_of_each_image_and_moves_them():
+@pytest.mark.parametrize('masked', [False, True], ids=['all', 'masked'])
+def test_shuffled_keeps_the_values_of_each_image_and_moves_them(masked):
     weight = torch.arange(96.0).reshape(2, 6, 8)
-    moved = shuffled(weight)
-    assert_close(moved.flatten(1).sort(dim=1).values, weight.flatten(1))
-    assert (moved != weight).float().mean() > 0.9
+    valid = torch.rand(2, 6, 8) > 0.4 if masked else torch.ones(2, 6, 8, dtype=torch.bool)
+    moved = shuffled(weight, valid)
+    for own, other, counts in zip(weight, moved, valid, strict=True):
+        assert_close(other[counts].sort().values, own[counts])
+        assert_close(other[~counts].sort().values, own[~counts])
+        assert (other != own)[counts].float().mean() > 0.8
     assert (moved[0] + 48 != moved[1]).any()
 
 
