@@ -19,15 +19,13 @@ cfg_options = {
     'val_dataloader.dataset.data_prefix.img_path': 'images/train',
     'val_dataloader.dataset.data_prefix.seg_map_path': 'annotations/train',
 }
-setting = 'pspnet_r18-w32-d8_pspnet_r18-w16-d8_1xb8-2k_camvid-96x128.py'
 
 
 def weighted(method, weights):
     """Trials of a method's weight."""
-    config = f'configs/{method}/{method}_{setting}'
     return {
         f'{method} x{weight}': dict(
-            config=config, cfg_options={f'model.methods.{method}.weight': weight}
+            config=method, cfg_options={f'model.methods.{method}.weight': weight}
         )
         for weight in weights
     }
@@ -45,38 +43,33 @@ beside_cwd = {
 def adm(base=beside_dml, **options):
     """A trial of ADM."""
     settings = {f'model.methods.adm.{key}': value for key, value in options.items()}
-    return dict(config=f'configs/adm/adm_{setting}', cfg_options=base | settings)
+    return dict(config='adm', cfg_options=base | settings)
 
 
 rank = dict(contrast='rank', divergence='reweighting')
-methods = {
-    **weighted('dml', (0.3, 0.1)),
-    'alignment, weighting': adm(class_weight=True),
-    'alignment, reweighting, rank': adm(**rank),
-    'alignment x5, weighting': adm(consensus_weight=5.0),
-    **weighted('cwd', (5.0, 20.0)),
-    'alignment, weighting, all classes alike': adm(class_weight=False),
-    'online cwd + alignment, weighting': adm(beside_cwd),
-    'online cwd': adm(beside_cwd | {'model.methods.adm': None}),
-    'imitation, weighting': adm(consensus='imitation'),
-    'alignment, weighting, all weights one': adm(control='ones'),
-    'alignment, weighting, shuffled': adm(control='shuffled'),
-    'alignment x20, weighting': adm(consensus_weight=20.0),
-    **weighted('kd', (3.0, 1.0)),
-    'alignment at logits, weighting': adm(at='logits'),
-    'alignment, weighting, rank': adm(contrast='rank'),
-    'imitation, reweighting, rank': adm(**rank, consensus='imitation'),
-    'reweighting, reweighting, rank': adm(**rank, consensus='reweighting'),
-    'modulation, modulation': adm(consensus='modulation', divergence='modulation'),
-    'alignment, repulsion': adm(divergence='repulsion'),
-    **weighted('cwd', (2.0,)),
-    **weighted('kd', (10.0,)),
-    **weighted('dml', (1.0,)),
-}
 pairs = dict(
     screening=dict(
-        student='configs/pspnet/pspnet_r18-w16-d8_1xb8-2k_camvid-96x128.py',
-        teacher='configs/pspnet/pspnet_r18-w32-d8_1xb8-2k_camvid-96x128.py',
-        methods=methods,
+        student='benchmarks/networks/pspnet_r18-w16-d8_camvid-96x128.py',
+        teacher='benchmarks/networks/pspnet_r18-w32-d8_camvid-96x128.py',
+        methods={
+            **weighted('dml', (0.1, 0.3, 1.0)),
+            **weighted('cwd', (5.0, 20.0, 2.0)),
+            **weighted('kd', (1.0, 3.0, 0.3)),
+            'alignment, weighting': adm(),
+            'alignment, weighting, all weights one': adm(control='ones'),
+            'alignment, weighting, shuffled': adm(control='shuffled'),
+            'alignment, reweighting, rank': adm(**rank),
+            'alignment x3, weighting': adm(consensus_weight=3.0),
+            'alignment x0.3, weighting': adm(consensus_weight=0.3),
+            'online cwd + alignment, weighting': adm(beside_cwd),
+            'online cwd': adm(beside_cwd | {'model.methods.adm': None}),
+            'imitation, weighting': adm(consensus='imitation'),
+            'alignment at logits, weighting': adm(at='logits'),
+            'alignment, weighting, rank': adm(contrast='rank'),
+            'imitation, reweighting, rank': adm(**rank, consensus='imitation'),
+            'reweighting, reweighting, rank': adm(**rank, consensus='reweighting'),
+            'modulation, modulation': adm(consensus='modulation', divergence='modulation'),
+            'alignment, repulsion': adm(divergence='repulsion'),
+        },
     )
 )

@@ -14,7 +14,7 @@ cfg_options = {
     'default_hooks.checkpoint.save_best': None,
     'val_evaluator.type': 'mmseg_adm.ClassIoUMetric',
 }
-# Of camvid_ablation.py the best.
+# Of camvid_first_look.py the best.
 weight_of_dml = {'model.methods.dml.weight': 0.1}
 pairs = dict(
     pspnet=dict(

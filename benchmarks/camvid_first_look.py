@@ -1,0 +1,61 @@
+"""A first look at readings of ADM, on class weights that camvid_recipe.py then found untuned.
+
+CamVid, a clip held out of training. camvid_ablation.py goes on from here with tuned ones.
+"""
+
+seeds = (0,)
+iterations = 800
+splits = '{{ fileDirname }}/splits'
+cfg_options = {
+    'train_dataloader.dataset.cache': True,
+    'train_cfg.max_iters': iterations,
+    'train_cfg.val_interval': 400,
+    'param_scheduler.0.end': iterations,
+    # Of camvid_schedule.py the best for both networks together.
+    'optim_wrapper.optimizer.lr': 0.004,
+    'default_hooks.checkpoint.interval': 400,
+    'default_hooks.checkpoint.max_keep_ckpts': 1,
+    'default_hooks.checkpoint.save_best': None,
+    'val_evaluator.type': 'mmseg_adm.ClassIoUMetric',
+    'train_dataloader.dataset.dataset.ann_file': f'{splits}/camvid_screening_train.txt',
+    'val_dataloader.dataset.ann_file': f'{splits}/camvid_screening_val.txt',
+    'val_dataloader.dataset.data_prefix.img_path': 'images/train',
+    'val_dataloader.dataset.data_prefix.seg_map_path': 'annotations/train',
+}
+setting = 'pspnet_r18-w32-d8_pspnet_r18-w16-d8_1xb8-2k_camvid-96x128.py'
+
+
+def weighted(method, weights):
+    """Trials of a method's weight."""
+    config = f'configs/{method}/{method}_{setting}'
+    return {
+        f'{method} x{weight}': dict(
+            config=config, cfg_options={f'model.methods.{method}.weight': weight}
+        )
+        for weight in weights
+    }
+
+
+def adm(**options):
+    """A trial of ADM beside DML of weight 0.1."""
+    settings = {f'model.methods.adm.{key}': value for key, value in options.items()}
+    beside = {'model.methods.dml.weight': 0.1}
+    return dict(config=f'configs/adm/adm_{setting}', cfg_options=beside | settings)
+
+
+rank = dict(contrast='rank', divergence='reweighting')
+methods = {
+    **weighted('dml', (0.3, 0.1)),
+    'alignment, weighting': adm(class_weight=True),
+    'alignment, reweighting, rank': adm(**rank),
+    'alignment x5, weighting': adm(consensus_weight=5.0),
+    **weighted('cwd', (5.0, 20.0)),
+    'alignment, weighting, all classes alike': adm(class_weight=False),
+}
+pairs = dict(
+    screening=dict(
+        student='configs/pspnet/pspnet_r18-w16-d8_1xb8-2k_camvid-96x128.py',
+        teacher='configs/pspnet/pspnet_r18-w32-d8_1xb8-2k_camvid-96x128.py',
+        methods=methods,
+    )
+)
