@@ -28,12 +28,12 @@ def main() -> None:
     args = parser.parse_args()
     # MMEngine reports each variable of the environment that a config reads.
     MMLogger.get_instance('benchmark', log_level='WARNING')
-    plan = read_plan(args.plan)
+    plan = read_plan(args.plan, args.gpus)
     folder = Path(args.results or Path(args.plan).resolve().parent / 'results')
     results = Results(folder / f'{plan.name}.jsonl')
     if not args.report:
         work_dir = Path(args.work_dir or Path('work_dirs') / plan.name).resolve()
-        train(plan, results, work_dir, args.jobs, args.gpus)
+        train(plan, results, work_dir, args.jobs)
 
     summary = Summary(plan, results)
     text = [f'<!-- python tools/benchmark.py {args.plan} -->']
@@ -49,7 +49,7 @@ def main() -> None:
         raise SystemExit(f'failed: {", ".join(failed)}; their logs are named in {results.path}')
 
 
-def train(plan, results: Results, work_dir: Path, jobs: int, gpus: int) -> None:
+def train(plan, results: Results, work_dir: Path, jobs: int) -> None:
     """Train what is left, with a bar."""
     columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(),
                TimeRemainingColumn())  # fmt: skip
@@ -67,7 +67,7 @@ def train(plan, results: Results, work_dir: Path, jobs: int, gpus: int) -> None:
                 progress.advance(task)
             progress.update(task, description=', '.join(running) or 'cells')
 
-        run_plan(plan, results, work_dir, jobs, gpus, report)
+        run_plan(plan, results, work_dir, jobs, report)
 
 
 if __name__ == '__main__':

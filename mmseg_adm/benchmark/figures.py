@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from .plan import STUDENT, TEACHER
 from .summary import Spread, Summary
 
 PREFIX = 'IoU.'
+STYLES = ('-', '--', ':', '-.')
 
 
 def draw_figures(summary: Summary, pair: str, folder: Path, stem: str) -> list[Path]:
@@ -108,19 +110,22 @@ def _draw_foreground(axes: Axes, summary: Summary, pair: str, methods: list[str]
     """Similarity in fore- and background, and the overlap of responses with the foreground."""
     figure: Any = axes.figure
     axes.remove()
-    left, right = figure.subplots(1, 2)
-    for index, name in enumerate(methods):
-        probes = summary.probes(pair, name)
-        for axis, metric, style, what in (
-            (left, 'similarity_foreground', '-', 'foreground'),
-            (left, 'similarity_background', ':', 'background'),
-            (right, 'response_student', '-', 'student'),
-            (right, 'response_teacher', '--', 'teacher'),
-        ):
-            steps, means = zip(*probes[metric], strict=True)
-            axis.plot(steps, means, style, color=f'C{index}', label=f'{name}, {what}')
-    left.set_ylabel('cosine of the centred logits')
-    right.set_ylabel('IoU of high response and foreground')
-    for axis in (left, right):
+    probes = {name: summary.probes(pair, name) for name in methods}
+    known = dict.fromkeys(metric for probed in probes.values() for metric in probed)
+    for axis, prefix, quantity in zip(
+        figure.subplots(1, 2),
+        ('similarity_', 'response_'),
+        ('cosine of the centred logits', 'IoU of high response and foreground'),
+        strict=True,
+    ):
+        metrics = [metric for metric in known if metric.startswith(prefix)]
+        for index, name in enumerate(methods):
+            for metric, style in zip(metrics, itertools.cycle(STYLES)):
+                if metric in probes[name]:
+                    steps, means = zip(*probes[name][metric], strict=True)
+                    label = f'{name}, {metric.removeprefix(prefix)}'
+                    axis.plot(steps, means, style, color=f'C{index}', label=label)
         axis.set_xlabel('iteration')
-        axis.legend(frameon=False, fontsize=8)
+        axis.set_ylabel(quantity)
+        if metrics:
+            axis.legend(frameon=False, fontsize=8)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from mmengine.registry import MODELS, init_default_scope
 
 from mmseg_adm.export import is_distillation_config
 from mmseg_adm.models.bridge import is_bridge
+from mmseg_adm.models.members import resolve_config
 from mmseg_adm.pairing import pair as make_pair
 from mmseg_adm.pairing import recipes
 from mmseg_adm.zoo import read_config
@@ -75,10 +75,12 @@ class Plan:
     Attributes:
         name: The plan file's.
         cells: Of all pairs and seeds.
+        processes: Of each training, one a GPU; without GPUs they share the cores.
     """
 
     name: str
     cells: tuple[Cell, ...]
+    processes: int = 1
 
     @property
     def pairs(self) -> tuple[str, ...]:
@@ -95,7 +97,7 @@ class Plan:
         return tuple(dict.fromkeys(cell.seed for cell in self.cells))
 
 
-def read_plan(path: str | Path) -> Plan:
+def read_plan(path: str | Path, processes: int = 1) -> Plan:
     """Read a plan file.
 
     It holds ``seeds``; ``cfg_options`` for all cells; and ``pairs``, by name: ``student`` and
@@ -103,6 +105,11 @@ def read_plan(path: str | Path) -> Plan:
     :func:`mmseg_adm.pairing.recipes` by which those two are paired, or ``dict(config=...,
     cfg_options=...)`` with either. Paths are relative to the repository, the folder above the
     plan's.
+
+    Args:
+        path: The plan file.
+        processes: Of each training. The batch size is that of one process, so results with
+            another number are not the cell's.
 
     Raises:
         FileNotFoundError: If the plan or a config is not there.
@@ -133,8 +140,8 @@ def read_plan(path: str | Path) -> Plan:
                 options = {**plan.get('cfg_options', {}), 'randomness.seed': seed}
                 if not isinstance(entry, str):
                     options |= entry.get('cfg_options', {})
-                cells.append(_cell(pair, name, seed, source, options))
-    return Plan(path.stem, tuple(cells))
+                cells.append(_cell(pair, name, seed, source, options, processes))
+    return Plan(path.stem, tuple(cells), processes)
 
 
 def _source(
@@ -150,18 +157,22 @@ def _source(
 
 
 def _cell(
-    pair: str, name: str, seed: int, source: tuple[str, ...], options: Mapping[str, object]
+    pair: str,
+    name: str,
+    seed: int,
+    source: tuple[str, ...],
+    options: Mapping[str, object],
+    processes: int,
 ) -> Cell:
     resolved = _resolved(source, options)
     members = resolved.model.get('members') or {}
-    frozen = any(member and member.get('frozen') for member in members.values())
-    return Cell(pair, name, seed, source, tuple(options.items()), frozen, _hash(resolved))
+    frozen = any(member.get('frozen') for member in members.values())
+    settings = _hash(resolved, processes)
+    return Cell(pair, name, seed, source, tuple(options.items()), frozen, settings)
 
 
 def _resolved(source: tuple[str, ...], options: Mapping[str, object]) -> Config:
-    config = copy.deepcopy(_read(source))
-    config.merge_from_dict(dict(options))
-    return config
+    return resolve_config(_read(source), options)
 
 
 @lru_cache
@@ -173,27 +184,43 @@ def _read(source: tuple[str, ...]) -> Config:
     return make_pair(student, teacher, method, teacher_checkpoint='')
 
 
-def _hash(config: Config) -> str:
+def _hash(config: Config, processes: int) -> str:
     """Of all that decides what comes out: not of where data and teachers lie on a machine."""
     settings = {key: value for key, value in config.to_dict().items() if key in SETTINGS}
+    # Left out where they are the default: lines from before they were hashed still count.
+    if processes > 1:
+        settings['processes'] = processes
+    if config.get('load_from'):
+        settings['load_from'] = config['load_from']
     # It looks and changes nothing.
     settings.get('default_hooks', {}).pop('preflight', None)
     for member in (settings['model'].get('members') or {}).values():
-        if member and member.get('frozen'):
+        if member.get('frozen'):
             member['checkpoint'] = None
-    # It looks and changes nothing.
-    settings['default_hooks'].pop('preflight', None)
     for split in ('train', 'val'):
         loader = settings[f'{split}_dataloader']
-        dataset = loader['dataset'].get('dataset', loader['dataset'])
-        dataset['data_root'] = None
-        if names := dataset.get('ann_file'):
-            dataset['ann_file'] = Path(names).read_text()
+        for dataset in _plain_datasets(loader['dataset']):
+            _forget_place(dataset)
         for key in ('num_workers', 'persistent_workers'):
             loader.pop(key, None)
         loader['dataset'].pop('cache', None)
     text = json.dumps(settings, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _plain_datasets(dataset: dict) -> list[dict]:
+    """The data sets inside wrappers (streams, repetitions, concatenations)."""
+    wrapped = [dataset['dataset']] if dataset.get('dataset') else dataset.get('datasets')
+    return [each for inner in wrapped for each in _plain_datasets(inner)] if wrapped else [dataset]
+
+
+def _forget_place(dataset: dict) -> None:
+    """Name the images by what their list says, not by where list and images lie."""
+    if names := dataset.get('ann_file'):
+        path = Path(dataset.get('data_root') or '') / names
+        # Without the data, as where results are only reported, its name must do.
+        dataset['ann_file'] = path.read_text() if path.is_file() else names
+    dataset['data_root'] = None
 
 
 def initial_weights(plan: Plan, cell: Cell, folder: Path) -> dict[str, object]:

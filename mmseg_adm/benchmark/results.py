@@ -76,12 +76,18 @@ def collect(work_dir: Path) -> dict:
 
     Raises:
         FileNotFoundError: If it logged or saved nothing.
+        ValueError: If it logged no training iteration.
     """
     logs = sorted(work_dir.glob('*/vis_data/scalars.json'))
     if not logs:
         raise FileNotFoundError(f'no log in {work_dir}')
     rows = [json.loads(line) for log in logs for line in log.read_text().splitlines()]
     training = [row for row in rows if 'loss' in row]
+    if not training:
+        raise ValueError(
+            f'no training iteration is logged in {work_dir}: let default_hooks.logger.interval be '
+            'at most train_cfg.max_iters'
+        )
     evaluations = {}
     for row in rows:
         if any(key.endswith('mIoU') for key in row):

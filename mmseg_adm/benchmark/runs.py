@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import Queue
@@ -25,7 +25,6 @@ def run_plan(
     results: Results,
     work_dir: Path,
     jobs: int = 1,
-    processes: int = 1,
     report: Report | None = None,
 ) -> None:
     """Train every cell that has no finished line, and append a line for each.
@@ -38,13 +37,14 @@ def run_plan(
         plan: The plan.
         results: Where lines are read from and appended to.
         work_dir: Where the trainings write.
-        jobs: How many run at once; without a GPU they share the cores.
-        processes: Of each training, one a GPU; without GPUs they share the cores too.
+        jobs: How many run at once; they share the GPUs if there are too few, and the cores if
+            there are none.
         report: Called with a cell and what happened to it.
+
+    Raises:
+        ValueError: If there are GPUs, but fewer than one training needs.
     """
-    sitting = _Sitting(
-        plan, results, work_dir, jobs, processes, report or (lambda cell, state: None)
-    )
+    sitting = _Sitting(plan, results, work_dir, jobs, report or (lambda cell, state: None))
     # In order: a cell that waits for its teacher finds it among those that run already.
     pool = ThreadPoolExecutor(jobs)
     try:
@@ -57,24 +57,52 @@ def run_plan(
         pool.shutdown(cancel_futures=True)
 
 
+def visible_devices() -> list[str]:
+    """The GPUs that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them."""
+    count = torch.cuda.device_count()
+    named = os.environ.get('CUDA_VISIBLE_DEVICES')
+    # CUDA ignores what follows the first that is not there.
+    return list(map(str, range(count))) if named is None else named.split(',')[:count]
+
+
+def assign_devices(available: Sequence[str], jobs: int, processes: int) -> list[str]:
+    """``CUDA_VISIBLE_DEVICES`` of each job; jobs share devices in turn if there are too few.
+
+    Args:
+        available: Names of devices.
+        jobs: How many run at once.
+        processes: Of each job, each with a device of its own.
+
+    Raises:
+        ValueError: If fewer devices than ``processes`` are available.
+    """
+    if len(available) < processes:
+        raise ValueError(
+            f'a training of {processes} processes needs as many GPUs, but {len(available)} '
+            f'({", ".join(available)}) can be used: lower --gpus or look at CUDA_VISIBLE_DEVICES'
+        )
+    groups = [
+        ','.join(available[first : first + processes])
+        for first in range(0, len(available) - processes + 1, processes)
+    ]
+    return [groups[job % len(groups)] for job in range(jobs)]
+
+
 class _Sitting:
     def __init__(
-        self,
-        plan: Plan,
-        results: Results,
-        work_dir: Path,
-        jobs: int,
-        processes: int,
-        report: Report,
+        self, plan: Plan, results: Results, work_dir: Path, jobs: int, report: Report
     ) -> None:
         self.plan = plan
         self.results = results
         self.work_dir = work_dir
-        self.processes = processes
-        self.threads = max((os.cpu_count() or 1) // (jobs * processes), 1)
+        self.processes = plan.processes
+        self.threads = max((os.cpu_count() or 1) // (jobs * self.processes), 1)
+        available = visible_devices()
+        # Without GPUs the processes share the cores.
+        assigned = assign_devices(available, jobs, self.processes) if available else [''] * jobs
         self.devices: Queue[str] = Queue()
-        for job in range(jobs):
-            self.devices.put(','.join(map(str, range(job * processes, (job + 1) * processes))))
+        for devices in assigned:
+            self.devices.put(devices)
         self.report = report
         self.done = set(results.finished(plan.cells))
         self.lock, self.stopping = threading.Lock(), threading.Event()
@@ -145,10 +173,27 @@ class _Sitting:
                    # The memory of a preflight would count as the training's.
                    '--work-dir', str(folder), '--resume', '--skip-preflight', '--cfg-options',
                    *(f'{key}={_written(value)}' for key, value in options.items())]  # fmt: skip
-        environment = {'OMP_NUM_THREADS': str(self.threads), 'PYTHONPATH': str(ROOT)}
         devices = self.devices.get()
-        if torch.cuda.is_available():
-            environment['CUDA_VISIBLE_DEVICES'] = devices
+        try:
+            exit_status, costs = self._execute(command, log, devices)
+        finally:
+            self.devices.put(devices)
+        failed = line | {'status': 'failed', 'log': str(log)}
+        if exit_status != 0:
+            return failed | {'exit status': exit_status}
+        try:
+            measured = collect(folder)
+        except Exception as error:  # what a training leaves behind is not foreseen
+            return failed | {'reason': f'{type(error).__name__}: {error}'}
+        return line | measured | {'status': 'done'} | costs
+
+    def _execute(self, command: list[str], log: Path, devices: str) -> tuple[int, dict]:
+        """Exit status and costs of a training."""
+        environment = {
+            'OMP_NUM_THREADS': str(self.threads),
+            'PYTHONPATH': str(ROOT),
+            'CUDA_VISIBLE_DEVICES': devices,
+        }
         start = time.monotonic()
         with log.open('a') as output:
             process = subprocess.Popen(
@@ -156,16 +201,12 @@ class _Sitting:
             )
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
-        self.devices.put(devices)
-        if process.returncode != 0:
-            return line | {'status': 'failed', 'exit status': process.returncode, 'log': str(log)}
-        return line | collect(folder) | {
-            'status': 'done',
+        return process.returncode, {
             'memory (MiB)': round(usage.ru_maxrss / 1024),
             'seconds': round(time.monotonic() - start, 1),
             'threads': self.threads,
             'processes': self.processes,
-        }  # fmt: skip
+        }
 
     def _launch(self) -> list[str]:
         train = str(ROOT / 'tools' / 'train.py')

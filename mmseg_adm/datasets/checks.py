@@ -208,6 +208,11 @@ def _loaded(load: Any, info: dict, key: str) -> dict:
         raise FileNotFoundError(f'no {kind} {path}{of}')
     try:
         return load(info)
-    except (AssertionError, AttributeError, OSError, ValueError, cv2.error):
-        # mmcv gets None for a file that it cannot decode, and stumbles over it here and there.
-        raise ValueError(f'{path} cannot be decoded: copy or download it again') from None
+    except (AssertionError, ValueError) as error:
+        reason = str(error)
+    except (AttributeError, OSError, cv2.error):
+        reason = ''
+    # mmcv gets None for a file that it cannot decode: it says so, or stumbles over it.
+    if not reason or reason.startswith('failed to load image'):
+        raise ValueError(f'{path} cannot be decoded: copy or download it again')
+    raise ValueError(f'{path}: {reason}')

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.dist import all_gather_object
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from torch import nn
@@ -50,10 +51,13 @@ def inspect_run(
         check_data(model, datasets, label_maps, report)
         data = report.attempt('training images', 'failed', _first_images, model, datasets['train'])
         report.crop = crop_of(data) if data else None
-        report.members = describe_members(model, report.crop)
+        members = report.attempt('members', 'warning', describe_members, model, report.crop)
+        report.members = members or []
         if isinstance(model, KnowledgeDistiller):
             _inspect_teachers(model, datasets, report)
-            if data and not report.failed:
+            # Losses sum over the processes: all of them run the step, or none.
+            everywhere = all(all_gather_object(not report.failed))
+            if data and everywhere:
                 _inspect_methods(config, model, optim_wrapper, data, report)
     return report
 

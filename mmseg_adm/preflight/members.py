@@ -86,10 +86,13 @@ def _preprocessing(model: Any, name: str) -> str:
         preprocessor = getattr(preprocessor, f'own_{name}', preprocessor.shared)
     if not isinstance(preprocessor, SegDataPreProcessor):
         return type(preprocessor).__name__
-    steps = ['BGR to RGB' if preprocessor._channel_conversion else 'channels as loaded']
-    if preprocessor._enable_normalize:
-        steps += [
-            f'{option} ({", ".join(f"{value:g}" for value in values.flatten().tolist())})'
-            for option, values in (('mean', preprocessor.mean), ('std', preprocessor.std))
-        ]
+    # The two distributions spell it differently.
+    names = ('_channel_conversion', 'channel_conversion')
+    swapped = any(getattr(preprocessor, each, False) for each in names)
+    steps = ['BGR to RGB' if swapped else 'channels as loaded']
+    for option in ('mean', 'std'):
+        values = getattr(preprocessor, option, None)
+        if values is not None:
+            figures = ', '.join(f'{value:g}' for value in values.flatten().tolist())
+            steps.append(f'{option} ({figures})')
     return ', '.join(steps)

@@ -56,7 +56,9 @@ def try_step(model: KnowledgeDistiller, data: dict, optim_wrapper: Any) -> Step:
         if 'loss' not in key:
             continue
         owner, name = key.split('.', 1)
-        total = torch.stack(value).sum() if isinstance(value, list) else value
+        # As MMEngine's parse_losses sums them.
+        parts = value if isinstance(value, (list, tuple)) else [value]
+        total = torch.stack([part.mean() for part in parts]).sum()
         gradients = _gradients(total, owners)
         reached.update(f'{each}.{path}' for each, path, _ in gradients)
         moved = {each for each, _, moves in gradients if moves}

@@ -1,11 +1,13 @@
 import pytest
 import torch
 from factory import ROOT
-from plans import TRAINING, shipped, tiny_plan, write_plan
+from mmengine.config import Config
+from plans import PAIR, SETTING, TRAINING, shipped, tiny_plan, write_plan
 
 from mmseg_adm.benchmark import read_plan
 from mmseg_adm.benchmark.plan import initial_weights
 
+DATASET = 'train_dataloader.dataset.dataset'
 PLANS = sorted(ROOT.glob('benchmarks/*.py'))
 
 
@@ -45,6 +47,27 @@ def test_a_method_by_name_pairs_the_networks(tmp_path):
     assert config.model.members.student.decode_head == alone.decode_head
 
 
+def test_members_may_be_named_or_dropped(tmp_path):
+    first = tiny_plan(tmp_path, 'dml')
+    named = dict(config=f'configs/dml/dml_{PAIR}_{SETTING}', cfg_options={
+        'model.members': dict(
+            _delete_=True,
+            student=str(ROOT / f'configs/pspnet/pspnet_r18-w16-d8_{SETTING}'),
+            teacher=dict(config=str(ROOT / f'configs/pspnet/pspnet_r18-w32-d8_{SETTING}')),
+            peer=None,
+        ),
+    })  # fmt: skip
+    plan = read_plan(write_plan(tmp_path, {'dml': named}, (0, 1, 2)))
+    cell = plan.cells[2]
+    config = cell.resolved()
+    assert config.model.members == first.cells[2].resolved().model.members
+    assert not cell.needs_teacher
+    assert cell.settings == first.cells[2].settings
+    assert set(initial_weights(plan, cell, tmp_path / 'initial')) == {
+        'model.members.student.checkpoint', 'model.members.teacher.checkpoint',
+    }  # fmt: skip
+
+
 def test_settings_know_what_matters(tmp_path, monkeypatch):
     first = tiny_plan(tmp_path, 'kd').cells
     monkeypatch.setenv('SYNTHETIC_CITY_ROOT', '/elsewhere')
@@ -77,6 +100,81 @@ def test_settings_know_which_images_and_not_how_they_are_read(tmp_path):
     assert not set(some) & set(plain)
     assert settings(**named('there', 'a\nb\n')) == some
     assert not set(settings(**named('here', 'a\n'))) & set(some)
+
+
+def test_settings_know_the_number_of_processes(tmp_path):
+    path = write_plan(tmp_path, shipped('dml'))
+    plans = [read_plan(path), read_plan(path, 1), read_plan(path, 2), read_plan(path, 4)]
+    assert [plan.processes for plan in plans] == [1, 1, 2, 4]
+    one, again, two, four = ({cell.settings for cell in plan.cells} for plan in plans)
+    assert one == again
+    assert not one & two
+    assert not two & four
+    assert not one & four
+
+
+def test_settings_know_what_a_training_starts_from(tmp_path):
+    plain, none, some, other = (
+        settings_with(tmp_path, TRAINING | more)
+        for more in ({}, {'load_from': None}, {'load_from': 'a.pth'}, {'load_from': 'b.pth'})
+    )
+    assert plain == none
+    assert len({*plain, *some, *other}) == len(plain) * 3
+
+
+def test_lists_of_images_lie_below_the_data_root(tmp_path):
+    def settings(folder, text):
+        root = tmp_path / folder
+        root.mkdir(exist_ok=True)
+        if text:
+            (root / 'names.txt').write_text(text)
+        options = {f'{DATASET}.data_root': str(root), f'{DATASET}.ann_file': 'names.txt'}
+        return settings_with(tmp_path, TRAINING | options)
+
+    here = settings('here', 'a\nb\n')
+    assert settings('there', 'a\nb\n') == here
+    assert not set(settings('here', 'a\n')) & set(here)
+    # As on a machine that only reports.
+    without = settings('nowhere', '')
+    assert settings('nowhere at all', '') == without
+    assert not set(without) & set(here)
+
+
+@pytest.mark.parametrize('wrapper', ['RepeatDataset', 'ConcatDataset'])
+def test_wrapped_data_lie_anywhere_too(wrapper, tmp_path):
+    def settings(folder):
+        root = tmp_path / folder
+        root.mkdir()
+        (root / 'names.txt').write_text('a\n')
+        data = dict(type='CityscapesDataset', data_root=str(root), ann_file='names.txt')
+        if wrapper == 'ConcatDataset':
+            wrapped = {f'{DATASET}.datasets': [data, dict(data)], f'{DATASET}.type': wrapper}
+        else:
+            wrapped = {f'{DATASET}.dataset': data, f'{DATASET}.type': wrapper}
+        return settings_with(tmp_path, TRAINING | wrapped)
+
+    assert settings('here') == settings('there')
+
+
+def test_a_config_without_default_hooks_has_settings(tmp_path):
+    plan = Config(dict(
+        model=dict(type='EncoderDecoder'),
+        train_dataloader=dict(dataset=dict(type='CityscapesDataset')),
+        val_dataloader=dict(dataset=dict(type='CityscapesDataset')),
+    ))  # fmt: skip
+    path = tmp_path / 'networks' / 'plain.py'
+    path.parent.mkdir()
+    plan.dump(path)
+    written = tmp_path / 'plans' / 'plain.py'
+    written.parent.mkdir()
+    entry = 'networks/plain.py'
+    written.write_text(f"seeds = (0,)\npairs = dict(a=dict(student='{entry}', teacher='{entry}'))")
+    assert len(read_plan(written).cells) == 2
+
+
+def settings_with(folder, options):
+    plan = read_plan(write_plan(folder, shipped('dml'), (0,), options))
+    return [cell.settings for cell in plan.cells]
 
 
 def test_all_cells_of_a_seed_start_from_the_same_weights(tmp_path):

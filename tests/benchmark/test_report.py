@@ -105,6 +105,20 @@ def test_probes_are_averaged_over_seeds_and_drawn(plan, tmp_path):
     assert drawn[-1].stat().st_size > 5000
 
 
+@pytest.mark.parametrize(
+    'names',
+    [('similarity_foreground', 'response_leader', 'response_peer1'), ('similarity_background',)],
+    ids=['another pair', 'no foreground in sight'],
+)
+def test_any_probe_is_drawn(names, plan, tmp_path):
+    results = Results(tmp_path / 'raw.jsonl')
+    for cell in plan.cells:
+        probes = [{'step': step, **{f'probe/{name}': step for name in names}} for step in (0, 10)]
+        results.add(line_of(cell, {'student/mIoU': 1.0}, probes=probes))
+    drawn = draw_figures(Summary(plan, results), 'tiny', tmp_path, 'plan')
+    assert drawn[-1].name == 'plan_tiny_foreground.png'
+
+
 def test_lines_of_other_settings_and_failures_do_not_count(plan, tmp_path):
     results = Results(tmp_path / 'raw.jsonl')
     first, second, *_ = plan.cells

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 from itertools import islice, pairwise
@@ -20,10 +21,12 @@ MASKED = [name for name in worker.CASES if not name.startswith(UNMASKED)]
 
 
 @pytest.fixture(scope='module')
-def launched(tmp_path_factory):
+def launched(tmp_path_factory, city):
     """The folder that two processes wrote their findings into."""
     folder = tmp_path_factory.mktemp('two_processes')
     save_segmentor(folder / worker.TEACHER, worker.network(8))
+    for rank in range(worker.WORLD_SIZE):
+        shutil.copytree(city, folder / f'city_{rank}')
     result = subprocess.run(
         [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nnodes=1',
          f'--nproc_per_node={worker.WORLD_SIZE}', worker.__file__, str(folder)],
@@ -119,6 +122,15 @@ def test_the_stream_is_dealt_out(part, skipped, launched):
     stream = StreamSampler(range(worker.SIZE_OF_DATA), seed=3)
     start = skipped * worker.WORLD_SIZE
     assert dealt == [tuple(position) for position in islice(stream, start, start + len(dealt))]
+
+
+def test_what_is_broken_on_one_rank_lets_no_rank_try_the_step(launched):
+    healthy, broken = (
+        json.loads((launched / f'preflight_{rank}.json').read_text()) for rank in range(2)
+    )
+    assert 'train data' in broken['failed']
+    assert healthy['failed'] == []
+    assert healthy['terms'] == broken['terms'] == 0
 
 
 def test_ranks_draw_one_seed(launched):

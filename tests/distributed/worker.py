@@ -17,16 +17,18 @@ import torch
 from mmengine.dist import get_rank, get_world_size
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import build_optim_wrapper
+from mmengine.registry import DATASETS, init_default_scope
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from factory import build, distiller_config, raw_batch, segmentor
+from factory import build, demo_config, distiller_config, raw_batch, segmentor
 from method_cases import METHODS, Variant
 
 from mmseg_adm.datasets import StreamSampler
 from mmseg_adm.models import KnowledgeDistiller
 from mmseg_adm.models.step import DistillationStep
+from mmseg_adm.preflight import inspect_run
 
 WORLD_SIZE = 2
 IMAGES_EACH = 2
@@ -199,6 +201,22 @@ def read_stream(folder: Path) -> None:
     (folder / f'stream_{get_rank()}.json').write_text(json.dumps(found))
 
 
+def inspect(folder: Path) -> None:
+    """Look at a run of which the second rank alone has a broken label map."""
+    root = folder / f'city_{get_rank()}'
+    if get_rank() == 1:
+        path = next((root / 'gtFine' / 'train').rglob('*_labelTrainIds.png'))
+        path.write_bytes(path.read_bytes()[:40])
+    config = demo_config(root, '')
+    init_default_scope('mmseg')
+    model = build(config.model)
+    wrapper = build_optim_wrapper(model, config.optim_wrapper)
+    datasets = {'train': DATASETS.build(config.train_dataloader.dataset)}
+    report = inspect_run(config, model, wrapper, datasets)
+    found = {'failed': [check.name for check in report.failed], 'terms': len(report.terms)}
+    (folder / f'preflight_{get_rank()}.json').write_text(json.dumps(found))
+
+
 def main() -> None:
     """Run the checks, those that leave DDP in pieces last."""
     folder = Path(sys.argv[1])
@@ -206,6 +224,7 @@ def main() -> None:
     torch.distributed.init_process_group('gloo', timeout=timedelta(seconds=60))
     assert get_world_size() == WORLD_SIZE
     read_stream(folder)
+    inspect(folder)
     compare_gradients(folder, 'joined')
     with patch.object(DistillationStep, 'over_ranks', staticmethod(lambda total: total)):
         compare_gradients(folder, 'local')

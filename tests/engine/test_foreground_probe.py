@@ -58,6 +58,23 @@ def test_what_is_not_there_is_refused(options, message, city, tmp_path):
         Runner.from_cfg(probing(city, tmp_path, **options)).train()
 
 
+def test_a_probe_that_fails_leaves_no_hook(city, tmp_path, monkeypatch):
+    runner = Runner.from_cfg(probing(city, tmp_path))
+    before = hooks_of(runner.model)
+
+    def broken(*arguments):
+        raise RuntimeError('broken')
+
+    monkeypatch.setattr(foreground_probe, 'attention', broken)
+    with pytest.raises(RuntimeError, match='broken'):
+        runner.train()
+    assert hooks_of(runner.model) == before
+
+
+def hooks_of(model):
+    return sum(len(module._forward_hooks) for module in model.modules())
+
+
 def test_overlap_by_hand():
     # Two of three foreground positions are among the three highest: 2 / (3 + 3 - 2).
     response = torch.tensor([[[5.0, 4.0, 3.0, 2.0, 9.0]]])

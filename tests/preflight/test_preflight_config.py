@@ -95,6 +95,19 @@ def test_a_file_that_does_not_decode(part, copied, preflight_config):
     }
 
 
+def test_a_loader_that_contradicts_its_data_set(preflight_config):
+    for part in (preflight_config.train_dataloader.dataset, preflight_config.val_dataloader):
+        (load,) = (
+            each for each in part.dataset.pipeline if each.type.startswith('LoadAnnotations')
+        )
+        load.reduce_zero_label = True
+    found = failures(preflight_config)
+    assert set(found) >= {'train data', 'val data'}
+    for split in ('train', 'val'):
+        text = found[f'{split} data']
+        assert '_labelTrainIds.png: Initialize dataset with `reduce_zero_label` as False' in text
+
+
 def test_a_label_map_of_another_size(copied, preflight_config):
     path = sorted((copied / 'gtFine' / 'train').rglob('*_labelTrainIds.png'))[0]
     label = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)

@@ -134,6 +134,15 @@ def test_a_method_that_starts_later_is_tried_too(inspect):
     assert model.methods[METHOD].strength == 0.0
 
 
+def test_losses_that_are_maps(inspect):
+    """With a sampler of pixels mmseg's losses stay maps until MMEngine sums them."""
+    student = network(4, classes=19)
+    student['decode_head']['sampler'] = dict(type='OHEMPixelSampler', thresh=0.7, min_kept=100)
+    report = inspect(build(dict(type='mmseg_adm.KD'), student, PAIR['teacher']))
+    assert {check.status for check in report.checks} == {'ok'}
+    assert terms_of(report, 'student')['decode.loss_ce'].updates == ('student',)
+
+
 def test_large_images_are_scaled_down(inspect, monkeypatch):
     sizes = []
     forward = KD.forward

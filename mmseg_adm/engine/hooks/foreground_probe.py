@@ -90,14 +90,16 @@ class ForegroundProbeHook(Hook):
         sums: dict[str, list[float]] = {}
         # Of its own, because not every method reads features.
         taps = {name: FeatureTap(model.network(name), 'features') for name in self.pair}
-        for index in range(count):
-            batch = pseudo_collate([dataset[index * len(dataset) // count]])
-            with recording(list(taps.values())):
-                measured = model.observe(batch, lambda step: self._measure(step, taps, classes))
-            for name, value in measured.items():
-                sums.setdefault(name, []).append(value)
-        for tap in taps.values():
-            tap.remove()
+        try:
+            for index in range(count):
+                batch = pseudo_collate([dataset[index * len(dataset) // count]])
+                with recording(list(taps.values())):
+                    measured = model.observe(batch, lambda step: self._measure(step, taps, classes))
+                for name, value in measured.items():
+                    sums.setdefault(name, []).append(value)
+        finally:
+            for tap in taps.values():
+                tap.remove()
         runner.visualizer.add_scalars(
             {f'probe/{name}': sum(values) / len(values) for name, values in sums.items()}, step=step
         )

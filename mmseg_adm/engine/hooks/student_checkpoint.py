@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 
 from mmengine.dist import master_only
@@ -11,6 +10,7 @@ from mmengine.runner import Runner
 
 from mmseg_adm.engine.unwrap import unwrapped
 from mmseg_adm.export import export_member, is_distillation_config, plain_config
+from mmseg_adm.models.members import resolve_config
 from mmseg_adm.registry import HOOKS
 
 
@@ -33,8 +33,8 @@ class StudentCheckpointHook(Hook):
         """
         if not is_distillation_config(runner.cfg):
             raise ValueError('StudentCheckpointHook needs a KnowledgeDistiller')
-        plain_config(runner.cfg)
-        self.config = copy.deepcopy(runner.cfg)
+        self.config = resolve_config(runner.cfg)
+        plain_config(self.config)
         for name, member in unwrapped(runner).frozen.items():
             # Rank 0 exports alone: it must not fetch anything, for which ranks wait for each other.
             self.config.model.members[name].checkpoint = str(member.checkpoint)

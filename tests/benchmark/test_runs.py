@@ -1,0 +1,101 @@
+import json
+import sys
+
+import pytest
+import torch
+from plans import tiny_plan
+
+from mmseg_adm.benchmark import Results, run_plan, runs
+from mmseg_adm.benchmark.results import collect
+from mmseg_adm.benchmark.runs import assign_devices, visible_devices
+
+# Stands for a training: it writes down which devices it sees, and leaves nothing else.
+SCRIPT = """
+import os, pathlib, sys
+folder = pathlib.Path(sys.argv[sys.argv.index('--work-dir') + 1])
+(folder / 'devices').write_text(os.environ['CUDA_VISIBLE_DEVICES'])
+"""
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """Cells that run in no time and leave no results."""
+    monkeypatch.setattr(runs, 'initial_weights', lambda plan, cell, folder: {})
+    monkeypatch.setattr(runs._Sitting, '_launch', lambda self: [sys.executable, '-c', SCRIPT])
+
+
+@pytest.mark.parametrize(
+    ('available', 'jobs', 'processes', 'expected'),
+    [
+        ('0', 1, 1, ['0']),
+        ('0', 3, 1, ['0', '0', '0']),
+        ('35', 2, 1, ['3', '5']),
+        ('35', 3, 1, ['3', '5', '3']),
+        ('0123', 2, 2, ['0,1', '2,3']),
+        ('01234', 3, 2, ['0,1', '2,3', '0,1']),
+        ('0123', 1, 4, ['0,1,2,3']),
+    ],
+)
+def test_devices_of_jobs(available, jobs, processes, expected):
+    assert assign_devices(available, jobs, processes) == expected
+
+
+def test_too_few_devices_are_refused():
+    with pytest.raises(ValueError, match=r'4 processes needs as many GPUs, but 2 \(3, 5\) can'):
+        assign_devices(['3', '5'], 1, 4)
+
+
+@pytest.mark.parametrize(
+    ('named', 'count', 'expected'),
+    [
+        (None, 2, ['0', '1']),
+        ('3,5', 2, ['3', '5']),
+        ('3,99', 1, ['3']),
+        ('GPU-1a2b', 1, ['GPU-1a2b']),
+        ('', 0, []),
+        (None, 0, []),
+    ],
+)
+def test_only_the_devices_of_the_user_are_used(named, count, expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: count)
+    monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
+    if named is not None:
+        monkeypatch.setenv('CUDA_VISIBLE_DEVICES', named)
+    assert visible_devices() == expected
+
+
+def test_trainings_see_their_devices(stand_in, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, 'visible_devices', lambda: ['5'])
+    plan = tiny_plan(tmp_path, seeds=(0,))
+    run_plan(plan, Results(tmp_path / 'raw.jsonl'), tmp_path / 'work', jobs=2)
+    seen = [path.read_text() for path in (tmp_path / 'work').rglob('devices')]
+    assert seen == ['5', '5']
+
+
+def test_a_training_that_leaves_nothing_fails_alone(stand_in, tmp_path):
+    plan = tiny_plan(tmp_path, seeds=(0,))
+    results = Results(tmp_path / 'raw.jsonl')
+    run_plan(plan, results, tmp_path / 'work')
+    assert [line['cell'] for line in results.lines] == [cell.key for cell in plan.cells]
+    for line in results.lines:
+        assert line['status'] == 'failed'
+        assert line['reason'].startswith('FileNotFoundError: no log in ')
+        assert line['log'].endswith('benchmark.log')
+
+
+def test_a_device_is_given_back_whatever_happens(stand_in, tmp_path, monkeypatch):
+    plan = tiny_plan(tmp_path, seeds=(0,))
+    sitting = runs._Sitting(plan, Results(tmp_path / 'raw.jsonl'), tmp_path, 1, print)
+    monkeypatch.setattr(sitting, '_launch', lambda: [str(tmp_path / 'no python')])
+    with pytest.raises(FileNotFoundError):
+        sitting.run(plan.cells[0])
+    assert sitting.devices.qsize() == 1
+
+
+def test_a_training_shorter_than_its_log_interval_is_named(tmp_path):
+    path = tmp_path / 'run' / 'vis_data' / 'scalars.json'
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({'mIoU': 40.0, 'step': 2}) + '\n')
+    torch.save({'state_dict': {}, 'meta': {}}, tmp_path / 'iter_2.pth')
+    with pytest.raises(ValueError, match=r'no training iteration is logged in .*logger\.interval'):
+        collect(tmp_path)
