@@ -12,8 +12,7 @@ from mmengine.dist import barrier, is_distributed
 from mmengine.logging import print_log
 
 from .checkpoint import drop_pretrained, install_safe_loading, is_remote, trust_checkpoints
-from .export import is_distillation_config
-from .models.members import resolve_members
+from .models.members import resolve_config
 from .pairing import pair, paired_name
 from .zoo import read_config
 
@@ -86,10 +85,7 @@ def load_config(args: argparse.Namespace) -> Config:
     install_safe_loading()
     trust_checkpoints(args.trust_checkpoint)
     config = _paired(args) if getattr(args, 'student', None) else _named(args)
-    if args.cfg_options is not None:
-        config.merge_from_dict(args.cfg_options)
-    if is_distillation_config(config):
-        config.model.members = resolve_members(config.model)
+    config = resolve_config(config, args.cfg_options)
     if args.no_pretrained:
         drop_pretrained(config.model, remote_only=True)
         if is_remote(config.get('load_from')):
@@ -176,6 +172,9 @@ def _prepare_distributed(config: Config, launcher: str) -> None:
     # Unlike MMEngine's default this one broadcasts buffers: plain BN has other statistics on
     # each rank, and rank 0 saves its own.
     wrapper: dict = dict(type='MMDistributedDataParallel')
+    if config.get('find_unused_parameters'):
+        # MMEngine reads it only where no wrapper is set.
+        wrapper['find_unused_parameters'] = True
     if not torch.cuda.is_available():
         if launcher != 'pytorch':
             raise ValueError(f'--launcher {launcher} needs CUDA; without it use pytorch')

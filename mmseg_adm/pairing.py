@@ -11,7 +11,7 @@ from mmengine.logging import print_log
 
 from .export import is_distillation_config
 from .models.preprocessor import own_preprocessor, with_size_of
-from .zoo import configs_of, read_config
+from .zoo import configs_of, joined_imports, read_config
 
 STUDENT, TEACHER = 'student', 'teacher'
 # A method is set up as in its config for Cityscapes.
@@ -165,12 +165,8 @@ def _join_needs(paired: Config, configs: Mapping[str, Config]) -> None:
     """Give the run what either network needs, also when the written config runs alone."""
     if any(config.get('find_unused_parameters') for config in configs.values()):
         paired.find_unused_parameters = True
-    imports: list = []
-    for config in configs.values():
-        names = (config.get('custom_imports') or {}).get('imports', [])
-        imports += [names] if isinstance(names, str) else names
-    if imports:
-        paired.custom_imports = dict(imports=[*dict.fromkeys(imports)], allow_failed_imports=False)
+    if imports := joined_imports(configs.values()):
+        paired.custom_imports = imports
 
 
 def _separate_optimizers(paired: Config, configs: Mapping[str, Config], frozen: bool) -> None:
@@ -257,7 +253,14 @@ def _stretched(config: Config, iterations: int, target: int) -> list:
         if part.get('end') is not None:
             # A warm-up keeps its length.
             part.end = target if part.end == iterations else min(part.end, target)
-        if part.get('T_max') == iterations - part.get('begin', 0):
+        if 'total_steps' in part and target != iterations:
+            raise ValueError(
+                f'{config.filename} schedules {part.type} over total_steps={part.total_steps}, '
+                f'which cannot be stretched from {iterations} to {target} iterations: give it '
+                f'train_cfg.max_iters={target} and total_steps to match'
+            )
+        # After a warm-up it is written either way.
+        if part.get('T_max') in (iterations, iterations - part.get('begin', 0)):
             part.T_max += target - iterations
         if 'milestones' in part:
             part.milestones = [round(each * target / iterations) for each in part.milestones]

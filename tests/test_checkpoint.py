@@ -1,6 +1,7 @@
 import argparse
 import os
 import pickle
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -396,6 +397,22 @@ def test_a_file_is_downloaded_once(downloads, tmp_path):
     assert downloads == [RESNET]
 
 
+@pytest.mark.parametrize('name', ['latest.pth', 'model.pth?raw=1', 'weights', 'model-v2.pth'])
+def test_addresses_that_end_alike_have_a_file_each(name, downloads):
+    urls = [f'https://{host}.example.org/{name}' for host in 'ab']
+    first, second = map(fetch, urls)
+    assert first != second
+    assert fetch(urls[0]) == first
+    assert downloads == urls
+    stem, _, suffix = name.partition('?')[0].partition('.')
+    assert first.name.startswith(f'{stem}-')
+    assert first.suffix == (f'.{suffix}' if suffix else '')
+
+
+def test_a_file_is_named_by_the_path_of_its_address(downloads):
+    assert fetch(f'{RESNET}?from=a/b.pth#c/d.pth').name == 'resnet18_v1c-b5776b93.pth'
+
+
 def test_a_downloaded_file_is_read_weights_only(downloads, hostile, marker, tmp_path):
     shutil.copy(hostile(), tmp_path / 'served.pth')
     with pytest.raises(ValueError, match='refused to load'):
@@ -412,6 +429,26 @@ def test_a_downloaded_file_is_never_trusted(downloads, hostile, marker, tmp_path
     assert not marker.exists()
     copied = shutil.copy(fetch(RESNET), tmp_path / 'copied.pth')
     read_checkpoint(copied)
+    assert marker.exists()
+
+
+def test_neither_are_links_into_the_cache_and_out_of_it(
+    downloads, hostile, marker, tmp_path, trust
+):
+    trust(True)
+    cache = tmp_path / 'home' / 'checkpoints'
+    elsewhere = tmp_path / 'elsewhere'
+    for folder in (cache, elsewhere):
+        folder.mkdir(parents=True)
+    (elsewhere / 'teacher.pth').write_bytes(hostile().read_bytes())
+    (cache / 'teacher.pth').symlink_to(elsewhere / 'teacher.pth')
+    (cache / 'folder').symlink_to(elsewhere)
+    (tmp_path / 'alias').symlink_to(cache)
+    for path in (cache, cache / 'folder', elsewhere / '..' / cache, tmp_path / 'alias'):
+        with pytest.raises(ValueError, match='does not extend to downloaded files'):
+            read_checkpoint(path / 'teacher.pth')
+    assert not marker.exists()
+    read_checkpoint(elsewhere / 'teacher.pth')
     assert marker.exists()
 
 
@@ -432,17 +469,22 @@ def test_an_unknown_model_zoo_name_is_named(downloads):
     assert downloads == []
 
 
-def test_a_failed_download_says_what_to_do(monkeypatch, tmp_path):
+@pytest.mark.parametrize('url', [RESNET, 'https://download.example.org/latest.pth'])
+def test_a_failed_download_says_what_to_do(url, monkeypatch, tmp_path):
     def fail(*_, **__):
         raise URLError('no route to host')
 
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
     monkeypatch.setattr(torch.hub, 'download_url_to_file', fail)
-    target = tmp_path / 'checkpoints' / 'resnet18_v1c-b5776b93.pth'
     with pytest.raises(FileNotFoundError, match='--no-pretrained') as caught:
-        fetch(RESNET)
-    for part in (RESNET, 'no route to host', f'put it at {target}'):
+        fetch(url)
+    for part in (url, 'no route to host'):
         assert part in str(caught.value)
+    # Done as told, it is found.
+    target = Path(re.search(r'put it at (\S+),', str(caught.value))[1])
+    target.write_bytes(b'')
+    assert target.parent == tmp_path / 'checkpoints'
+    assert fetch(url) == target
 
 
 @pytest.mark.parametrize('name', ['s3://a/b.pth', 'cluster:s3://a/b.pth', 'petrel://a', 'pavi://a'])

@@ -29,9 +29,8 @@ LARGE = ROOT / 'configs/adm/adm-offline_pspnet_r101-d8_pspnet_r18-d8_4xb4-80k_ad
 PLAIN = ROOT / 'configs/pspnet/pspnet_r18-w16-d8_1xb8-demo_synthetic-city-96x128.py'
 MEMBERS = ('student', 'teacher')
 # Run by an interpreter that cannot import the package.
-ALONE = """
+BLOCKED = """
 import sys
-import traceback
 
 class Blocker:
     def find_spec(self, name, path=None, target=None):
@@ -45,15 +44,17 @@ except ImportError as error:
     assert str(error) == 'mmseg_adm is blocked'
 else:
     raise SystemExit('mmseg_adm could be imported')
-
+"""
+ALONE = f"""{BLOCKED}
+import traceback
 import torch
 from mmseg.apis import MMSegInferencer, inference_model, init_model
 
 folder, image, threads, *members = sys.argv[1:]
 torch.set_num_threads(int(threads))
-found = {}
+found = dict()
 for member in members:
-    files = [f'{folder}/{member}.py', f'{folder}/{member}.pth']
+    files = [folder + '/' + member + suffix for suffix in ('.py', '.pth')]
     model = init_model(*files, device='cpu')
     result = inference_model(model, image)
     found[member] = dict(
@@ -68,7 +69,7 @@ for member in members:
     except AssertionError:
         found[member]['problem'] = traceback.format_exc()
 assert not any(name.partition('.')[0] == 'mmseg_adm' for name in sys.modules)
-torch.save(found, f'{folder}/found.pth')
+torch.save(found, folder + '/found.pth')
 """
 
 
@@ -171,6 +172,63 @@ def test_the_exported_config_prepares_images_as_the_distiller_does(trained, tmp_
     assert plain.test_pipeline == pipeline
     assert plain.test_dataloader.dataset.pipeline == pipeline
     assert plain.model.data_preprocessor == config.model.data_preprocessor
+
+
+OWN_HEAD = """
+from mmseg.models import PSPHead
+from mmseg.registry import MODELS
+
+
+@MODELS.register_module()
+class OwnHead(PSPHead):
+    pass
+"""
+
+
+def test_a_network_of_the_users_own_is_built_where_the_package_is_absent(trained, tmp_path):
+    _, config, checkpoint = trained
+    (tmp_path / 'own_head.py').write_text(OWN_HEAD)
+    (tmp_path / 'own_method.py').write_text('import mmseg_adm')
+    config = copy.deepcopy(config)
+    config.model.members.student.decode_head.type = 'OwnHead'
+    config.custom_imports = dict(imports=['own_head', 'own_method', 'mmseg_adm.models'])
+    target = export_member(config, checkpoint, tmp_path / 'student')
+    plain = target.with_suffix('.py')
+    assert 'mmseg_adm' not in plain.read_text()
+    program = f"""{BLOCKED}
+sys.path.insert(0, {str(tmp_path)!r})
+from mmseg.apis import init_model
+model = init_model({str(plain)!r}, {str(target)!r}, device='cpu')
+print(type(model.decode_head).__name__)
+"""
+    done = subprocess.run(
+        [sys.executable, '-I', '-c', program], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == 'OwnHead'
+    config.custom_imports.imports = ['mmseg_adm.models']
+    assert 'custom_imports' not in plain_config(config)
+
+
+def test_members_that_are_named_are_exported_as_in_full(trained, tmp_path):
+    _, config, checkpoint = trained
+    full, named = copy.deepcopy(config), copy.deepcopy(config)
+    for member in MEMBERS:
+        Config(dict(model=full.model.members[member])).dump(tmp_path / f'{member}_network.py')
+    named.model.members = dict(
+        student=str(tmp_path / 'student_network.py'),
+        teacher=dict(config=str(tmp_path / 'teacher_network.py')),
+        peer=None,
+    )
+    for member in MEMBERS:
+        assert plain_config(named, member).model == plain_config(full, member).model
+        files = [export_member(each, checkpoint, tmp_path / name, member)
+                 for each, name in ((full, 'full'), (named, 'named'))]  # fmt: skip
+        first, second = (torch.load(file, weights_only=True)['state_dict'] for file in files)
+        assert first.keys() == second.keys()
+        assert all(torch.equal(first[key], second[key]) for key in first)
+    with pytest.raises(ValueError, match="'peer' is not a member: student, teacher"):
+        plain_config(named, 'peer')
 
 
 def test_a_member_with_its_own_preprocessor_keeps_it(trained):

@@ -154,6 +154,18 @@ def test_what_was_exported_as_plain_exports_to_the_same(exported, tmp_path):
     assert facts[0] == facts[1]
 
 
+def test_colours_as_arrays_are_written_as_lists(tmp_path):
+    config, checkpoint = saved('FCN', tmp_path)
+    content = torch.load(checkpoint, weights_only=True)
+    palette = np.arange(6, dtype=np.int64).reshape(2, 3)
+    content['meta'] = dict(dataset_meta=dict(classes=('road', 'sky'), palette=palette))
+    torch.save(content, checkpoint)
+    written = export_onnx(config, checkpoint, tmp_path / 'fcn.onnx', shape=(64, 96))
+    facts = session(written.path).get_modelmeta().custom_metadata_map
+    assert json.loads(facts['classes']) == ['road', 'sky']
+    assert json.loads(facts['palette']) == palette.tolist()
+
+
 def test_synchronised_normalisation_exports_as_plain(tmp_path):
     config, checkpoint = saved('PSPNet, SyncBN', tmp_path)
     written = export_onnx(config, checkpoint, tmp_path / 'psp.onnx', shape=(64, 96))

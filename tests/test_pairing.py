@@ -8,7 +8,8 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 
 import mmseg_adm
-from mmseg_adm.cli import config_parser, load_config, replace_sync_bn
+from mmseg_adm import cli
+from mmseg_adm.cli import config_parser, load_config, prepare_runner, replace_sync_bn
 from mmseg_adm.pairing import pair, paired_name, recipes
 
 pytestmark = pytest.mark.core
@@ -170,6 +171,25 @@ def test_custom_imports_of_both():
     assert not {'custom_imports', 'find_unused_parameters'} & set(pair(plain(), other()))
 
 
+@pytest.mark.parametrize(
+    ('given', 'expected'),
+    [
+        ([(['json', 'absent'], True)], (['json', 'absent'], True)),
+        ([(['absent'], True), (['csv', 'absent'], True)], (['absent', 'csv'], True)),
+        # One flag for all: what may be absent and is would be refused.
+        ([(['json', 'absent'], True), (['csv'], False)], (['json', 'csv'], False)),
+        ([(['json', 'csv'], True), (['csv'], False)], (['json', 'csv'], False)),
+    ],
+)  # fmt: skip
+def test_modules_that_may_be_absent(given, expected, tmp_path):
+    roles = [dict(custom_imports=dict(imports=names, allow_failed_imports=allowed))
+             for names, allowed in given]  # fmt: skip
+    paired = pair(plain(**roles[0]), other(**(roles[1] if len(roles) > 1 else {})))
+    assert (paired.custom_imports.imports, paired.custom_imports.allow_failed_imports) == expected
+    paired.dump(tmp_path / 'paired.py')
+    Config.fromfile(tmp_path / 'paired.py')
+
+
 def test_weights_that_a_config_starts_from():
     student, teacher = plain(load_from='student.pth'), other(load_from='teacher.pth')
     members = pair(student, teacher).model.members
@@ -226,6 +246,14 @@ def test_a_group_for_each_where_they_differ():
         (
             [dict(type='CosineAnnealingLR', T_max=190, begin=10, end=200, by_epoch=False)],
             [dict(type='CosineAnnealingLR', T_max=90, begin=10, end=100, by_epoch=False)],
+        ),
+        (
+            [warm_up(10), dict(type='CosineAnnealingLR', T_max=200, begin=10, by_epoch=False)],
+            [warm_up(10), dict(type='CosineAnnealingLR', T_max=100, begin=10, by_epoch=False)],
+        ),
+        (
+            [dict(type='CosineAnnealingLR', T_max=50, begin=10, by_epoch=False)],
+            [dict(type='CosineAnnealingLR', T_max=50, begin=10, by_epoch=False)],
         ),
         ([], []),
     ],
@@ -313,6 +341,15 @@ def test_schedules_by_epochs_are_refused():
     schedule = [dict(type='PolyLR', end=200)]
     with pytest.raises(ValueError, match='schedules PolyLR by epochs: set by_epoch=False'):
         pair(plain(), other(param_scheduler=schedule))
+
+
+def test_a_schedule_of_fixed_length_is_refused_unless_both_are_as_long():
+    schedule = [dict(type='OneCycleLR', eta_max=0.1, total_steps=200, by_epoch=False)]
+    text = r'OneCycleLR over total_steps=200, .* from 200 to 100 iterations: .*max_iters=100'
+    with pytest.raises(ValueError, match=text):
+        pair(plain(), other(param_scheduler=schedule))
+    paired = pair(plain(iters=200), other(param_scheduler=schedule))
+    assert paired.param_scheduler.teacher == schedule
 
 
 # ------------------------------------------------------------------------------------- methods
@@ -513,3 +550,23 @@ def test_overrides_reach_the_pair():
 def test_flags_that_do_not_fit_together(flags, text):
     with pytest.raises(ValueError, match=text):
         parsed(*flags)
+
+
+@pytest.mark.parametrize(
+    ('given', 'expected'),
+    [
+        ({}, None),
+        (dict(find_unused_parameters=True), True),
+        (dict(model_wrapper_cfg=dict(find_unused_parameters=True)), True),
+    ],
+)
+def test_members_that_leave_parameters_unused_train_distributed(given, expected, monkeypatch):
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    monkeypatch.setattr(cli, 'is_distributed', lambda: True)
+    parser = config_parser('', pairs=True)
+    cli.add_runner_flags(parser)
+    flags = ['--launcher', 'pytorch', '--work-dir', 'w', '--student', 's', '--teacher', 't']
+    config = pair(plain(env_cfg={}, **given), other())
+    prepare_runner(config, parser.parse_args(flags))
+    assert config.model_wrapper_cfg.type == 'MMDistributedDataParallel'
+    assert config.model_wrapper_cfg.get('find_unused_parameters') == expected

@@ -1,4 +1,5 @@
 import runpy
+import shutil
 import subprocess
 import sys
 from importlib import metadata
@@ -166,6 +167,33 @@ def test_without_a_stack_the_package_says_so(use):
     last = result.stderr.split('RuntimeError: ')[-1]
     assert last.startswith('mmseg_adm needs MMSegmentation, which is not installed.')
     assert all(f'[{name}]"' in last for name in STACKS)
+
+
+def test_a_wheel_from_the_source_distribution_has_the_configs(tmp_path):
+    source = tmp_path / 'source'
+    source.mkdir()
+    for name in ('mmseg_adm', 'configs'):
+        ignored = shutil.ignore_patterns('__pycache__')
+        shutil.copytree(ROOT / name, source / name, ignore=ignored)
+    for name in ('setup.py', 'pyproject.toml', 'README.md', 'MANIFEST.in'):
+        shutil.copy(ROOT / name, source)
+    setup(source, 'sdist', '--formats=tar', f'--dist-dir={tmp_path}')
+    shutil.unpack_archive(next(tmp_path.glob('*.tar')), tmp_path / 'unpacked')
+    (unpacked,) = (tmp_path / 'unpacked').iterdir()
+    setup(unpacked, 'build_py', f'--build-lib={tmp_path / "built"}')
+    built = tmp_path / 'built' / 'mmseg_adm' / '.mim' / 'configs'
+    assert files_in(built) == files_in(source / 'configs')
+    assert files_in(built)
+
+
+def setup(folder: Path, *arguments: str) -> None:
+    command = [sys.executable, 'setup.py', '-q', *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def files_in(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob('*') if path.is_file()}
 
 
 def test_setup_offers_each_stack_as_an_extra(monkeypatch):

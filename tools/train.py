@@ -35,8 +35,9 @@ def main() -> None:
     prepare_runner(config, args)
     if args.amp:
         enable_amp(config)
-    if args.skip_preflight and 'preflight' in config.default_hooks:
-        config.default_hooks.preflight.enabled = False
+    preflight = (config.get('default_hooks') or {}).get('preflight')
+    if args.skip_preflight and preflight:
+        preflight.enabled = False
     config.resume = args.resume
     check_data_paths(config)
     Runner.from_cfg(config).train()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 from http.client import HTTPException
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlparse
 
 import torch
 from mmengine.dist import barrier
@@ -23,13 +26,14 @@ def _downloads() -> Path:
 def fetch(url: str) -> Path:
     """Download ``url`` once into PyTorch's cache, and say where it lies.
 
-    One process of a machine downloads, the others wait for it.
+    A name without a hash may be that of other files too: it gets one of the address. One process
+    of a machine downloads, the others wait for it.
 
     Raises:
         FileNotFoundError: If it cannot be downloaded; the message names ``--no-pretrained``.
     """
     folder = _downloads()
-    target = folder / url.rsplit('/', 1)[-1].split('?')[0]
+    target = folder / _cached_name(url)
     problem: Exception | None = None
     if not target.is_file() and int(os.environ.get('LOCAL_RANK', 0)) == 0:
         folder.mkdir(parents=True, exist_ok=True)
@@ -48,9 +52,18 @@ def fetch(url: str) -> Path:
     return target
 
 
+def _cached_name(url: str) -> str:
+    name = PurePosixPath(urlparse(url).path)
+    if re.search(r'-[0-9a-f]{8,}\.\w+$', name.name):
+        return name.name
+    return f'{name.stem}-{hashlib.sha256(url.encode()).hexdigest()[:8]}{name.suffix}'
+
+
 def is_downloaded(path: Path) -> bool:
-    """Whether a file lies where :func:`fetch` puts what it downloads."""
-    return path.resolve().is_relative_to(_downloads().resolve())
+    """Whether a file, or a link to it, lies where :func:`fetch` puts what it downloads."""
+    cache = _downloads().resolve()
+    places = (path, *path.absolute().parents)
+    return any(place.resolve().is_relative_to(cache) for place in places)
 
 
 def url_of(name: str) -> str:

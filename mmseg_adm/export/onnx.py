@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from mmseg_adm.checkpoint import drop_pretrained, member_weights, read_checkpoint
 
-from .plain import build_plain, cut_out, is_distillation_config
+from .plain import build_plain, cut_out, is_distillation_config, plain_meta
 from .stand_ins import traceable
 
 PACKAGES = ('onnxscript', 'onnxruntime')
@@ -259,7 +259,7 @@ def _metadata(plain: Config, content: dict) -> dict[str, str]:
     """What stands beside the graph, as JSON: preprocessing, classes, how mmseg infers."""
     preprocessor = plain.model.get('data_preprocessor') or {}
     padding = preprocessor.get('test_cfg') or {}
-    dataset_meta = content.get('meta', {}).get('dataset_meta') or {}
+    dataset_meta = plain_meta(content).get('dataset_meta', {})
     facts = {
         'mean': preprocessor.get('mean'),
         'std': preprocessor.get('std'),

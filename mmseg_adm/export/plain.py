@@ -22,7 +22,8 @@ from mmseg_adm.checkpoint import (
     weights_record,
 )
 from mmseg_adm.models.bridge import bridged_teacher, is_bridge, plain_bridge
-from mmseg_adm.models.members import MEMBER_OPTIONS
+from mmseg_adm.models.members import MEMBER_OPTIONS, resolve_config
+from mmseg_adm.zoo import joined_imports
 
 DISTILLER = 'KnowledgeDistiller'
 
@@ -36,6 +37,8 @@ def is_distillation_config(config: Config) -> bool:
 def plain_config(config: Config, member: str | None = None) -> Config:
     """The config with which mmseg alone builds one member and prepares its images.
 
+    It imports what the distillation config does, but for this package.
+
     Args:
         config: The distillation config.
         member: Its name; by default the one that is deployed.
@@ -43,6 +46,7 @@ def plain_config(config: Config, member: str | None = None) -> Config:
     Raises:
         ValueError: If there is no such member.
     """
+    config = resolve_config(config)
     model = config.model
     member = member or model.get('student', 'student')
     if member not in model.members:
@@ -63,8 +67,16 @@ def plain_config(config: Config, member: str | None = None) -> Config:
             # What MMSegInferencer looks for.
             test_dataloader=dict(dataset=dict(pipeline=pipeline)),
             visualizer=dict(type='SegLocalVisualizer', name='visualizer'),
+            **_imports(config),
         )
     )
+
+
+def _imports(config: Config) -> dict:
+    names = [name for name in joined_imports([config]).get('imports', [])
+             if name.split('.')[0] != 'mmseg_adm']  # fmt: skip
+    # The module of a method of one's own cannot be imported without this package.
+    return dict(custom_imports=dict(imports=names, allow_failed_imports=True)) if names else {}
 
 
 def _test_pipeline(config: Config) -> list:
@@ -111,10 +123,11 @@ def plain_checkpoint(checkpoint: dict, member: str) -> dict:
             f"the checkpoint holds no member '{member}' (it holds: {', '.join(held) or 'none'}): "
             'is it one of this config?'
         )
-    return {'state_dict': weights, 'meta': _plain_meta(checkpoint)}
+    return {'state_dict': weights, 'meta': plain_meta(checkpoint)}
 
 
-def _plain_meta(checkpoint: dict) -> dict:
+def plain_meta(checkpoint: dict) -> dict:
+    """The classes and colours of a checkpoint, its own or a plain one, in plain Python types."""
     meta = checkpoint.get('meta', {}).get('dataset_meta') or {}
     dataset_meta = {
         'classes': [str(name) for name in meta.get('classes', [])],
@@ -148,6 +161,7 @@ def cut_out(
             f'the model of this config is a {config.model.type}, not a {DISTILLER}: its '
             'checkpoints are plain ones already'
         )
+    config = resolve_config(config)
     member = member or config.model.get('student', 'student')
     plain = plain_config(config, member)
     source = read_checkpoint(checkpoint)
@@ -155,7 +169,7 @@ def cut_out(
     if options.get('frozen'):
         plain.model.pop('auxiliary_head', None)
         weights = _frozen_weights(config, member, source)
-        return plain, {'state_dict': weights, 'meta': _plain_meta(source)}
+        return plain, {'state_dict': weights, 'meta': plain_meta(source)}
     content = plain_checkpoint(source, member)
     if is_bridge(options):
         shared = _frozen_weights(config, bridged_teacher(options), source)

@@ -80,11 +80,11 @@ def resolve_config(config: Config, options: Mapping | None = None) -> Config:
     members = config.model.get('members') or {}
     for name, member in members.items():
         if isinstance(member, str):
-            members[name] = _with_overrides(member)
+            members[name] = _as_dict(member)
     config.merge_from_dict(dict(options or {}))
     if not members:
         return config
-    named = [_with_overrides(member) for member in config.model.members.values() if member]
+    named = [_as_dict(member) for member in config.model.members.values() if member]
     sources = [read_config(member['config']) for member in named if member.get('config')]
     if imports := joined_imports([config, *sources]):
         config.custom_imports = imports
@@ -92,12 +92,12 @@ def resolve_config(config: Config, options: Mapping | None = None) -> Config:
     return config
 
 
-def _with_overrides(member: str | Mapping) -> dict:
+def _as_dict(member: str | Mapping) -> dict:
     return dict(config=member) if isinstance(member, str) else dict(member)
 
 
 def _resolve(member: str | Mapping, shared: Mapping | None) -> ConfigDict:
-    overrides = _with_overrides(member)
+    overrides = _as_dict(member)
     source = overrides.pop('config', None)
     if source is None:
         return ConfigDict(member)

@@ -1,10 +1,13 @@
 """Members that are named by a config."""
 
+import sys
+
 import pytest
 from factory import distiller_config, losses_of, preprocessor, raw_batch, segmentor
 from mmengine.config import Config
 from mmengine.registry import MODELS
 
+from mmseg_adm.cli import config_parser, load_config
 from mmseg_adm.models.members import resolve_members
 
 pytestmark = pytest.mark.core
@@ -15,10 +18,10 @@ PSPNET = 'mmseg::pspnet/pspnet_r18-d8_4xb2-80k_cityscapes-512x1024.py'
 def plain(tmp_path):
     """A config of one network, written to a file."""
 
-    def write(**settings):
-        path = tmp_path / 'plain.py'
+    def write(name='plain', imports=(), **settings):
+        path = tmp_path / f'{name}.py'
         model = segmentor(4, data_preprocessor=dict(preprocessor(), **settings))
-        Config(dict(model=model)).dump(path)
+        Config(dict(model=model, custom_imports=dict(imports=list(imports)))).dump(path)
         return str(path)
 
     return write
@@ -88,3 +91,38 @@ def test_a_distiller_builds_and_trains_named_members(plain):
 def test_a_wrong_name_is_refused_with_the_nearest():
     with pytest.raises(FileNotFoundError, match=r'Nearest: .*pspnet_r18-d8'):
         resolve_members(dict(members=dict(student='mmseg::pspnet/pspnet_r18-d8.py')))
+
+
+def loaded(path, *flags):
+    return load_config(config_parser('').parse_args([str(path), *flags]))
+
+
+def test_the_written_config_imports_what_its_members_need(plain, tmp_path, monkeypatch):
+    for name in ('own_student', 'own_teacher'):
+        (tmp_path / f'{name}.py').write_text('')
+    monkeypatch.syspath_prepend(str(tmp_path))
+    teacher = dict(config=plain('teacher', ['own_teacher']))
+    members = dict(student=plain('student', ['own_student']), teacher=teacher)
+    config = Config(
+        dict(model=distiller_config(members=members), custom_imports=dict(imports='json'))
+    )
+    config.dump(tmp_path / 'config.py')
+    found = loaded(tmp_path / 'config.py')
+    assert found.custom_imports.imports == ['json', 'own_student', 'own_teacher']
+    found.dump(tmp_path / 'written.py')
+    (tmp_path / 'own_teacher.py').unlink()
+    monkeypatch.delitem(sys.modules, 'own_teacher')
+    with pytest.raises(ValueError, match='own_teacher'):
+        loaded(tmp_path / 'written.py')
+
+
+def test_overrides_reach_members_that_are_named(plain, tmp_path):
+    Config(dict(model=distiller_config(members=dict(student=plain())))).dump(tmp_path / 'config.py')
+    flags = ('--cfg-options', 'model.members.student.checkpoint=s.pth',
+             'model.members.student.backbone.depth=34')  # fmt: skip
+    student = loaded(tmp_path / 'config.py', *flags).model.members.student
+    assert (student.checkpoint, student.backbone.depth) == ('s.pth', 34)
+    other = plain('other', mean=[0.0, 0.0, 0.0])
+    flags = ('--cfg-options', f'model.members.student={other}')
+    student = loaded(tmp_path / 'config.py', *flags).model.members.student
+    assert student.data_preprocessor.mean == [0.0, 0.0, 0.0]

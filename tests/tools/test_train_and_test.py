@@ -315,6 +315,15 @@ def test_schedule_of_an_unknown_method(tools):
     assert line == "ValueError: schedule for 'amd', but the methods are: dml, adm"
 
 
+@pytest.mark.parametrize('hooks', ['default_hooks.preflight=None', 'default_hooks=None'])
+def test_skipping_a_preflight_that_is_not_there(hooks, tools):
+    flags = ['--skip-preflight', '--cfg-options', hooks]
+    root = str(tools.folder / 'nowhere')
+    # It got as far as the data.
+    line = last_line(tools.attempt('train.py', DEMO, *flags, SYNTHETIC_CITY_ROOT=root))
+    assert line.startswith('FileNotFoundError: train data')
+
+
 def test_missing_data_root(tools):
     root = str(tools.folder / 'nowhere')
     flags = ['--work-dir', 'without_data']
