@@ -22,6 +22,13 @@ cfg_options = {
     'val_dataloader.dataset.data_prefix.img_path': 'images/train',
     'val_dataloader.dataset.data_prefix.seg_map_path': 'annotations/train',
 }
+# Before camvid_recipe.py.
+class_weight = [0.59, 0.43, 10.12, 0.32, 2.11, 0.89, 8.13, 4.18, 1.67, 13.49, 18.63]
+alone = {'model.decode_head.loss_decode.class_weight': class_weight}
+together = {
+    f'model.members.{member}.decode_head.loss_decode.class_weight': class_weight
+    for member in ('student', 'teacher')
+}
 setting = 'pspnet_r18-w32-d8_pspnet_r18-w16-d8_1xb8-2k_camvid-96x128.py'
 
 
@@ -30,7 +37,7 @@ def weighted(method, weights):
     config = f'configs/{method}/{method}_{setting}'
     return {
         f'{method} x{weight}': dict(
-            config=config, cfg_options={f'model.methods.{method}.weight': weight}
+            config=config, cfg_options=together | {f'model.methods.{method}.weight': weight}
         )
         for weight in weights
     }
@@ -40,7 +47,7 @@ def adm(**options):
     """A trial of ADM beside DML of weight 0.1."""
     settings = {f'model.methods.adm.{key}': value for key, value in options.items()}
     beside = {'model.methods.dml.weight': 0.1}
-    return dict(config=f'configs/adm/adm_{setting}', cfg_options=beside | settings)
+    return dict(config=f'configs/adm/adm_{setting}', cfg_options=together | beside | settings)
 
 
 rank = dict(contrast='rank', divergence='reweighting')
@@ -54,8 +61,12 @@ methods = {
 }
 pairs = dict(
     screening=dict(
-        student='configs/pspnet/pspnet_r18-w16-d8_1xb8-2k_camvid-96x128.py',
-        teacher='configs/pspnet/pspnet_r18-w32-d8_1xb8-2k_camvid-96x128.py',
+        student=dict(
+            config='configs/pspnet/pspnet_r18-w16-d8_1xb8-2k_camvid-96x128.py', cfg_options=alone
+        ),
+        teacher=dict(
+            config='configs/pspnet/pspnet_r18-w32-d8_1xb8-2k_camvid-96x128.py', cfg_options=alone
+        ),
         methods=methods,
     )
 )
