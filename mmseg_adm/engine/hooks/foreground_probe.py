@@ -21,7 +21,7 @@ from mmseg_adm.registry import HOOKS
 
 @HOOKS.register_module()
 class ForegroundProbeHook(Hook):
-    """Measures two things that ADM's paper says of agreement, on a few validation images.
+    """Measures where the members agree and where they respond, on a few validation images.
 
     Every ``interval`` iterations it logs, as means over the labelled positions of all images:
 
