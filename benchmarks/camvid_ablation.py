@@ -1,24 +1,7 @@
 """Which reading of ADM, and which weight of every method: CamVid, a clip held out of training."""
 
+_base_ = './_base_/camvid_screening.py'
 seeds = (0,)
-iterations = 800
-splits = '{{ fileDirname }}/splits'
-cfg_options = {
-    'train_dataloader.dataset.cache': True,
-    'train_cfg.max_iters': iterations,
-    'train_cfg.val_interval': 400,
-    'param_scheduler.0.end': iterations,
-    # Of camvid_schedule.py the best for both networks together.
-    'optim_wrapper.optimizer.lr': 0.004,
-    'default_hooks.checkpoint.interval': 400,
-    'default_hooks.checkpoint.max_keep_ckpts': 1,
-    'default_hooks.checkpoint.save_best': None,
-    'val_evaluator.type': 'mmseg_adm.ClassIoUMetric',
-    'train_dataloader.dataset.dataset.ann_file': f'{splits}/camvid_screening_train.txt',
-    'val_dataloader.dataset.ann_file': f'{splits}/camvid_screening_val.txt',
-    'val_dataloader.dataset.data_prefix.img_path': 'images/train',
-    'val_dataloader.dataset.data_prefix.seg_map_path': 'annotations/train',
-}
 
 
 def weighted(method, weights):

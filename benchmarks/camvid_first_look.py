@@ -3,25 +3,8 @@
 CamVid, a clip held out of training. camvid_ablation.py goes on from here with tuned ones.
 """
 
+_base_ = './_base_/camvid_screening.py'
 seeds = (0,)
-iterations = 800
-splits = '{{ fileDirname }}/splits'
-cfg_options = {
-    'train_dataloader.dataset.cache': True,
-    'train_cfg.max_iters': iterations,
-    'train_cfg.val_interval': 400,
-    'param_scheduler.0.end': iterations,
-    # Of camvid_schedule.py the best for both networks together.
-    'optim_wrapper.optimizer.lr': 0.004,
-    'default_hooks.checkpoint.interval': 400,
-    'default_hooks.checkpoint.max_keep_ckpts': 1,
-    'default_hooks.checkpoint.save_best': None,
-    'val_evaluator.type': 'mmseg_adm.ClassIoUMetric',
-    'train_dataloader.dataset.dataset.ann_file': f'{splits}/camvid_screening_train.txt',
-    'val_dataloader.dataset.ann_file': f'{splits}/camvid_screening_val.txt',
-    'val_dataloader.dataset.data_prefix.img_path': 'images/train',
-    'val_dataloader.dataset.data_prefix.seg_map_path': 'annotations/train',
-}
 # Before camvid_recipe.py.
 class_weight = [0.59, 0.43, 10.12, 0.32, 2.11, 0.89, 8.13, 4.18, 1.67, 13.49, 18.63]
 alone = {'model.decode_head.loss_decode.class_weight': class_weight}

@@ -3,24 +3,8 @@
 On the clip that camvid_ablation.py holds out of training.
 """
 
+_base_ = './_base_/camvid_screening.py'
 seeds = (0,)
-iterations = 800
-splits = '{{ fileDirname }}/splits'
-cfg_options = {
-    'train_dataloader.dataset.cache': True,
-    'train_cfg.max_iters': iterations,
-    'train_cfg.val_interval': 400,
-    'param_scheduler.0.end': iterations,
-    'optim_wrapper.optimizer.lr': 0.004,
-    'default_hooks.checkpoint.interval': 400,
-    'default_hooks.checkpoint.max_keep_ckpts': 1,
-    'default_hooks.checkpoint.save_best': None,
-    'val_evaluator.type': 'mmseg_adm.ClassIoUMetric',
-    'train_dataloader.dataset.dataset.ann_file': f'{splits}/camvid_screening_train.txt',
-    'val_dataloader.dataset.ann_file': f'{splits}/camvid_screening_val.txt',
-    'val_dataloader.dataset.data_prefix.img_path': 'images/train',
-    'val_dataloader.dataset.data_prefix.seg_map_path': 'annotations/train',
-}
 weight = 'model.decode_head.loss_decode.class_weight'
 # All alike, median frequency over frequency, and the square root of that; mean one over pixels.
 recipes = dict(
