@@ -1,58 +1,61 @@
 """Which reading of ADM, and which weight of every method: CamVid, a clip held out of training."""
 
 _base_ = './_base_/camvid_screening.py'
-seeds = (0,)
+# A trial runs with the first seed alone.
+seeds = (0, 1, 2)
+screening = (0,)
+
+
+def trial(config, seeds=screening, **options):
+    """A method with other settings."""
+    return dict(
+        config=config,
+        cfg_options={f'model.methods.{key}': value for key, value in options.items()},
+        seeds=seeds,
+    )
 
 
 def weighted(method, weights):
     """Trials of a method's weight."""
     return {
-        f'{method} x{weight}': dict(
-            config=method, cfg_options={f'model.methods.{method}.weight': weight}
-        )
-        for weight in weights
+        f'{method} x{weight}': trial(method, **{f'{method}.weight': weight}) for weight in weights
     }
 
 
-# What ADM's terms stand beside: DML, or CWD from the teacher in training.
-beside_dml = {'model.methods.dml.weight': 0.1}
-beside_cwd = {
-    'model.methods.dml': None,
-    'model.methods.cwd.type': 'mmseg_adm.CWD',
-    'model.methods.cwd.weight': 5.0,
-}
+def adm(dml=0.1, seeds=screening, **options):
+    """A trial of ADM beside DML of some weight."""
+    settings = {f'adm.{key}': value for key, value in options.items()}
+    base = {'dml.weight': dml} if dml else {'dml': None}
+    return trial('adm', seeds, **base, **settings)
 
 
-def adm(base=beside_dml, **options):
-    """A trial of ADM."""
-    settings = {f'model.methods.adm.{key}': value for key, value in options.items()}
-    return dict(config='adm', cfg_options=base | settings)
-
-
-rank = dict(contrast='rank', divergence='reweighting')
+# CWD from a teacher in training, which is what channelwise is without weights.
+online_cwd = {'cwd.type': 'mmseg_adm.CWD', 'cwd.weight': 5.0}
+rank = dict(contrast='rank')
+channelwise = dict(consensus='channelwise', consensus_weight=5.0)
+reweighting = dict(divergence='reweighting')
 pairs = dict(
     screening=dict(
         student='benchmarks/networks/pspnet_r18-w16-d8_camvid-96x128.py',
         teacher='benchmarks/networks/pspnet_r18-w32-d8_camvid-96x128.py',
         methods={
-            **weighted('dml', (0.1, 0.3, 1.0)),
-            **weighted('cwd', (5.0, 20.0, 2.0)),
-            **weighted('kd', (1.0, 3.0, 0.3)),
+            'dml x0.1 + online cwd x5': trial('dml', **{'dml.weight': 0.1}, **online_cwd),
+            'online cwd x5': trial('adm', dml=None, adm=None, **online_cwd),
+            **weighted('cwd', (5.0,)),
+            **weighted('dml', (0.1,)),
+            'channelwise x5, none, rank': adm(**channelwise, divergence=None, **rank),
+            'none, weighting': adm(consensus=None),
+            'none, reweighting, rank': adm(consensus=None, **reweighting, **rank),
+            'channelwise x5, none, rank, shuffled': adm(
+                **channelwise, divergence=None, **rank, control='shuffled'
+            ),
             'alignment, weighting': adm(),
-            'alignment, weighting, all weights one': adm(control='ones'),
-            'alignment, weighting, shuffled': adm(control='shuffled'),
-            'alignment, reweighting, rank': adm(**rank),
-            'alignment x3, weighting': adm(consensus_weight=3.0),
-            'alignment x0.3, weighting': adm(consensus_weight=0.3),
-            'online cwd + alignment, weighting': adm(beside_cwd),
-            'online cwd': adm(beside_cwd | {'model.methods.adm': None}),
-            'imitation, weighting': adm(consensus='imitation'),
-            'alignment at logits, weighting': adm(at='logits'),
-            'alignment, weighting, rank': adm(contrast='rank'),
-            'imitation, reweighting, rank': adm(**rank, consensus='imitation'),
-            'reweighting, reweighting, rank': adm(**rank, consensus='reweighting'),
-            'modulation, modulation': adm(consensus='modulation', divergence='modulation'),
-            'alignment, repulsion': adm(divergence='repulsion'),
+            'alignment, none': adm(divergence=None),
+            'none, repulsion': adm(consensus=None, divergence='repulsion'),
+            'imitation, none': adm(consensus='imitation', divergence=None),
+            'reweighting, none, rank': adm(consensus='reweighting', divergence=None, **rank),
+            'modulation, none': adm(consensus='modulation', divergence=None),
+            'none, modulation': adm(consensus=None, divergence='modulation'),
         },
     )
 )

@@ -68,7 +68,7 @@ def adm(consensus: str | None, divergence: str | None, at: str) -> Variant:
     if at == 'features':
         terms['loss_projection'] = Term((METHOD,), projects=True)
     if consensus:
-        divergence_of_both = consensus in ('alignment', 'imitation')
+        divergence_of_both = consensus in ('alignment', 'imitation', 'channelwise')
         terms['loss_consensus'] = Term(('student',), divergence=divergence_of_both)
     if divergence:
         terms['loss_divergence'] = Term(('teacher',))
@@ -133,7 +133,11 @@ FFSD = Variant(
 
 # The sides do not know of each other: each reading alone, and a few pairs.
 ADM_READINGS = [
-    *product(('alignment', 'modulation', 'imitation', 'reweighting'), (None,), ADM_POINTS),
+    *product(
+        ('alignment', 'modulation', 'imitation', 'channelwise', 'reweighting'),
+        (None,),
+        ADM_POINTS,
+    ),
     *product((None,), ('weighting', 'modulation', 'repulsion', 'reweighting'), ADM_POINTS),
     *product(('alignment',), ('weighting',), ADM_POINTS),
     ('modulation', 'modulation', 'logits'),

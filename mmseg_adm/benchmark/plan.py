@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -103,8 +103,8 @@ def read_plan(path: str | Path, processes: int = 1) -> Plan:
     It holds ``seeds``; ``cfg_options`` for all cells; and ``pairs``, by name: ``student`` and
     ``teacher``, the configs that train them alone, and ``methods``, by name a config, or one of
     :func:`mmseg_adm.pairing.recipes` by which those two are paired, or ``dict(config=...,
-    cfg_options=...)`` with either. Paths are relative to the repository, the folder above the
-    plan's.
+    cfg_options=..., seeds=...)`` with either, where ``seeds`` are some of the plan's: a trial may
+    do with one. Paths are relative to the repository, the folder above the plan's.
 
     Args:
         path: The plan file.
@@ -136,12 +136,21 @@ def read_plan(path: str | Path, processes: int = 1) -> Plan:
                 name: _source(root, f'{pair}/{name}', entry) for name, entry in alone.items()
             }
             for name, entry in (alone | entries.get('methods', {})).items():
+                if name not in alone and seed not in _seeds(f'{pair}/{name}', entry, plan.seeds):
+                    continue
                 source = _source(root, f'{pair}/{name}', entry, sources)
                 options = {**plan.get('cfg_options', {}), 'randomness.seed': seed}
                 if not isinstance(entry, str):
                     options |= entry.get('cfg_options', {})
                 cells.append(_cell(pair, name, seed, source, options, processes))
     return Plan(path.stem, tuple(cells), processes)
+
+
+def _seeds(name: str, entry: str | Mapping, every: Sequence[int]) -> Sequence[int]:
+    own = every if isinstance(entry, str) else entry.get('seeds', every)
+    if unknown := set(own) - set(every):
+        raise ValueError(f"cell '{name}': the plan has no seeds {sorted(unknown)}: {every}")
+    return own
 
 
 def _source(

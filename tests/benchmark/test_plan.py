@@ -30,6 +30,17 @@ def test_cells_come_in_the_order_in_which_they_are_needed(tmp_path):
     assert plan.cells[0].resolved().train_cfg.max_iters == 2
 
 
+def test_a_trial_runs_with_some_of_the_seeds(tmp_path):
+    config = shipped('kd')['kd']
+    methods = dict(trial=dict(config=config, seeds=(3,)), kd=config)
+    plan = read_plan(write_plan(tmp_path, methods, (3, 5)))
+    keys = ['student/3', 'teacher/3', 'trial/3', 'kd/3', 'student/5', 'teacher/5', 'kd/5']
+    assert [cell.key for cell in plan.cells] == [f'tiny/{key}' for key in keys]
+    methods['trial']['seeds'] = (3, 4)
+    with pytest.raises(ValueError, match=r"cell 'tiny/trial': the plan has no seeds \[4\]"):
+        read_plan(write_plan(tmp_path, methods, (3, 5)))
+
+
 def test_a_method_by_name_pairs_the_networks(tmp_path):
     plan = read_plan(write_plan(tmp_path, {'cwd': 'cwd', 'own': dict(config='dml')}, (0,)))
     cells = {cell.name: cell for cell in plan.cells}

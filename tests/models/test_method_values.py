@@ -140,6 +140,17 @@ def imitation(captured, weight):
     return reference.weighted_pixel_kl(student, target, weight)
 
 
+def channelwise(captured, weight):
+    """CWD in which every position counts by its weight, at the size of the student's logits."""
+    student = captured.logits['student']
+    return reference.channel_wise_divergence(
+        student,
+        resized(captured.logits['teacher'], student),
+        valid=captured.valid(student),
+        weight=resized(weight[:, None], student)[:, 0],
+    )
+
+
 def by_hand(model, captured, consensus, divergence, at):
     student, teacher = compared(model, captured, at)
     valid = captured.valid(teacher)
@@ -152,6 +163,8 @@ def by_hand(model, captured, consensus, divergence, at):
         expected['loss_consensus'] = modulated(model, captured, 'student', agreement)
     elif consensus == 'imitation':
         expected['loss_consensus'] = imitation(captured, agreement * valid)
+    elif consensus == 'channelwise':
+        expected['loss_consensus'] = channelwise(captured, agreement * valid)
     elif consensus == 'reweighting':
         expected['loss_consensus'] = reweighted(captured, 'student', agreement)
     if divergence == 'weighting':

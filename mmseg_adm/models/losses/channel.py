@@ -15,6 +15,7 @@ def channel_wise_divergence(
     tau: float = 1.0,
     valid: Tensor | None = None,
     normalizer: Tensor | float | None = None,
+    weight: Tensor | None = None,
 ) -> Tensor:
     """KL between the two spatial distributions of each channel (CWD).
 
@@ -23,23 +24,36 @@ def channel_wise_divergence(
     softmax over the valid positions p. Not divided by h*w: the softmax normalises already.
     Gradient reaches the student only.
 
+    With weights w, which are ours, both distributions are ``w_p exp(z_p / tau) / sum w exp(z /
+    tau)``: a position counts as w of them would, and one of weight zero not at all.
+
     Args:
         student: (B, K, h, w): logits, or projected features.
         teacher: (B, K, h, w), detached here.
         tau: Temperature.
         valid: Boolean (B, h, w); other positions stay out of both softmaxes.
         normalizer: The divisor in place of ``B*K``.
+        weight: (B, h, w), not negative, detached here; by default all ones.
 
     Raises:
         ValueError: If shapes disagree.
     """
     check_pair(student, teacher, valid)
-    mask = mask_of(valid, student).flatten(1)[:, None]
+    counts = mask_of(valid, student)
+    if weight is not None:
+        if weight.shape != counts.shape:
+            raise ValueError(
+                f'weight must be of shape {tuple(counts.shape)}, got {tuple(weight.shape)}'
+            )
+        counts = counts * weight.detach().float()
+    counts = counts.flatten(1)[:, None]
+    # A finite minimum: with -inf an image without valid positions would go through NaN.
+    prior = counts.log().clamp(min=torch.finfo(counts.dtype).min)
+    mask = counts > 0
 
     def log_distribution(maps: Tensor) -> Tensor:
         scores = maps.float().flatten(2) / tau
-        # A finite minimum: with -inf an image without valid positions would go through NaN.
-        return F.log_softmax(scores.masked_fill(mask == 0, torch.finfo(scores.dtype).min), dim=2)
+        return F.log_softmax(torch.where(mask, scores + prior, prior), dim=2)
 
     divergence = F.kl_div(
         log_distribution(student),
@@ -48,4 +62,4 @@ def channel_wise_divergence(
         log_target=True,
     )
     divisor = student.shape[0] * student.shape[1] if normalizer is None else normalizer
-    return tau**2 * weighted_mean(divergence, mask.expand_as(divergence), divisor)
+    return tau**2 * weighted_mean(divergence, mask.float().expand_as(divergence), divisor)

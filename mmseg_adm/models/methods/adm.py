@@ -14,6 +14,7 @@ from ..adapters import Projection, match_width
 from ..losses import (
     alignment_loss,
     centre_over_classes,
+    channel_wise_divergence,
     consensus_weight,
     cosine_distance,
     labelled_weight,
@@ -27,7 +28,7 @@ from ..step import DistillationStep
 from ..taps import channels_at, cross_entropy_of
 from .base import DistillationMethod, non_negative, one_of
 
-CONSENSUS = ('alignment', 'modulation', 'imitation', 'reweighting', None)
+CONSENSUS = ('alignment', 'modulation', 'imitation', 'channelwise', 'reweighting', None)
 DIVERGENCE = ('weighting', 'modulation', 'repulsion', 'reweighting', None)
 CONTROLS = ('ones', 'shuffled', None)
 
@@ -52,6 +53,7 @@ class ADM(DistillationMethod):
     ``consensus``   ``alignment``    ``sum c_p (1 - cos(fs_p, sg ft_p)) / sum c_p``
     \\              ``modulation``   ``CE(classifier_s(c * fs), y)``
     \\              ``imitation``    ``sum c_p KL(sg zt_p || zs_p) / sum c_p``
+    \\              ``channelwise``  ``1/K sum_k KL(pi_k(sg zt; c) || pi_k(zs; c))``
     \\              ``reweighting``  ``CE(zs, y; c) - CE(zs, y)``
     ``divergence``  ``weighting``    ``CE(zt, y; d)``
     \\              ``modulation``   ``CE(classifier_t(d * ft), y)``
@@ -60,7 +62,9 @@ class ADM(DistillationMethod):
     ==============  ===============  =========================================================
 
     with ``CE(z, y; w) = sum w_p k_p CE_p / sum w_p k_p``, k_p the weight that the member's own
-    cross entropy gives to the class y_p. ``reweighting`` adds no cross entropy: together with
+    cross entropy gives to the class y_p, and ``pi_k(z; w)_p = w_p exp(z_kp) / sum w exp(z_k)``
+    where channel k responds: with all weights one it is CWD (arXiv 2011.13256) from a teacher
+    in training. ``reweighting`` adds no cross entropy: together with
     the member's own, of weight one, it is that one with weights ``1 - a + a w_p / mean(w)``, a
     being the term's weight (for that it is scaled by the labelled share where the own one
     divides by all pixels); it can be negative. ``None`` leaves a side out; with a frozen
@@ -126,7 +130,7 @@ class ADM(DistillationMethod):
         student, teacher = {self.at}, {self.at}
         if self.consensus == 'modulation':
             student.add('features')
-        elif self.consensus == 'imitation':
+        elif self.consensus in ('imitation', 'channelwise'):
             student.add('logits')
             teacher.add('logits')
         elif self.consensus == 'reweighting':
@@ -212,9 +216,9 @@ class ADM(DistillationMethod):
             return self._modulated(step, self.student, weight)
         if self.consensus == 'reweighting':
             return self._reweighted(step, self.student, weight)
-        if self.consensus == 'imitation':
-            return self._imitation(step, weight * valid)
         weight = weight * valid
+        if self.consensus in ('imitation', 'channelwise'):
+            return self._imitation(step, weight)
         return alignment_loss(similarity, weight, step.over_ranks(weight.sum()))
 
     def _divergence(
@@ -257,7 +261,11 @@ class ADM(DistillationMethod):
     def _imitation(self, step: DistillationStep, weight: Tensor) -> Tensor:
         student, teacher = (step.read(name, 'logits') for name in self._pair())
         target = step.match_size(teacher, like=student)
-        weight = step.match_size(weight[:, None], like=student)[:, 0] * step.valid(student)
+        weight = step.match_size(weight[:, None], like=student)[:, 0]
+        valid = step.valid(student)
+        if self.consensus == 'channelwise':
+            return channel_wise_divergence(student, target, valid=valid, weight=weight)
+        weight = weight * valid
         return weighted_pixel_kl(student, target, weight, normalizer=step.over_ranks(weight.sum()))
 
     def _class_weight(self, member: str) -> Tensor | None:

@@ -10,18 +10,22 @@ from torch.testing import assert_close
 from mmseg_adm.models.losses import channel_wise_divergence
 
 
+@pytest.mark.parametrize('weighted', [False, True], ids=['alike', 'weighted'])
 @pytest.mark.parametrize('masked', [False, True], ids=['all', 'masked'])
 @pytest.mark.parametrize('tau', [1.0, 2.5])
-def test_matches_loop_reference(tau, masked):
+def test_matches_loop_reference(tau, masked, weighted):
     student, teacher = torch.randn(2, 3, 2, 3, 4)
     valid = torch.rand(3, 3, 4) > 0.4 if masked else None
     if masked:
         valid[1] = False
+    weight = (torch.rand(3, 3, 4) - 0.2).clamp(min=0) if weighted else None
     value, gradients = value_and_gradients(
-        partial(channel_wise_divergence, tau=tau, valid=valid), student, teacher
+        partial(channel_wise_divergence, tau=tau, valid=valid, weight=weight), student, teacher
     )
     expected, expected_gradients = value_and_gradients(
-        partial(reference.channel_wise_divergence, tau=tau, valid=valid), student, teacher
+        partial(reference.channel_wise_divergence, tau=tau, valid=valid, weight=weight),
+        student,
+        teacher,
     )
     assert_close(value, expected.float())
     assert_close(gradients, expected_gradients)
@@ -47,6 +51,31 @@ def test_masked_position_by_hand():
     valid = torch.tensor([[[True, True, False]]])
     expected = torch.tensor(3 / 4 * log(3) - log(2))
     assert_close(channel_wise_divergence(student, teacher, valid=valid), expected)
+
+
+def test_a_weight_counts_positions():
+    # The first column three times, the second once, the third not at all.
+    student, teacher = torch.randn(2, 2, 3, 4, 3)
+    weight = torch.tensor([0.3, 0.1, 0.0]).expand(2, 4, 3)
+    times = [0, 0, 0, 1]
+    assert_close(
+        channel_wise_divergence(student, teacher, weight=weight),
+        channel_wise_divergence(student[..., times], teacher[..., times]),
+    )
+
+
+def test_the_weight_gets_no_gradient():
+    weight = torch.rand(2, 4, 3, requires_grad=True)
+    student = torch.randn(2, 3, 4, 3, requires_grad=True)
+    channel_wise_divergence(student, torch.randn(2, 3, 4, 3), weight=weight).backward()
+    assert weight.grad is None
+    assert student.grad.abs().sum() > 0
+
+
+def test_a_weight_of_another_shape_is_refused():
+    maps = torch.randn(2, 3, 4, 3)
+    with pytest.raises(ValueError, match=r'weight must be of shape \(2, 4, 3\), got \(4, 3\)'):
+        channel_wise_divergence(maps, maps, weight=torch.ones(4, 3))
 
 
 def test_one_valid_position_has_nothing_to_say():
