@@ -14,6 +14,7 @@ def _child(parent: Registry, *locations: str) -> Registry:
 
 MODELS = _child(mmengine_registry.MODELS, 'mmseg_adm.models')
 DATASETS = _child(mmengine_registry.DATASETS, 'mmseg_adm.datasets')
+FUNCTIONS = _child(mmengine_registry.FUNCTIONS, 'mmseg_adm.datasets')
 DATA_SAMPLERS = _child(mmengine_registry.DATA_SAMPLERS, 'mmseg_adm.datasets')
 HOOKS = _child(mmengine_registry.HOOKS, 'mmseg_adm.engine')
 METRICS = _child(mmengine_registry.METRICS, 'mmseg_adm.engine')

@@ -210,7 +210,7 @@ def _hash(config: Config, processes: int) -> str:
         loader = settings[f'{split}_dataloader']
         for dataset in _plain_datasets(loader['dataset']):
             _forget_place(dataset)
-        for key in ('num_workers', 'persistent_workers'):
+        for key in ('num_workers', 'persistent_workers', 'worker_init_fn'):
             loader.pop(key, None)
         loader['dataset'].pop('cache', None)
     text = json.dumps(settings, sort_keys=True, default=str)
