@@ -20,6 +20,7 @@ from torch import Tensor
 
 from .export import is_distillation_config, plain_config
 from .models import KnowledgeDistiller
+from .models.average import is_average
 from .models.bridge import is_bridge
 from .models.methods import DistillationMethod
 from .models.step import DistillationStep
@@ -96,7 +97,8 @@ def profile_step(config: Config, rounds: int = 10, warmup: int = 2) -> list[Step
     # A paused member costs what it costs: the steps here train nothing.
     model.pauses_members = True
     names = list(model.methods)
-    bridges = [name for name, member in config.model.members.items() if is_bridge(member or {})]
+    helpers = [name for name, member in config.model.members.items()
+               if is_bridge(member or {}) or is_average(member or {})]  # fmt: skip
     model.methods[READER] = _FrozenReader(tuple(model.frozen))
     wrapper = build_optim_wrapper(model, config.optim_wrapper)
     batch = _random_batch(config, model)
@@ -108,7 +110,7 @@ def profile_step(config: Config, rounds: int = 10, warmup: int = 2) -> list[Step
 
     def step_of(active: list[str]) -> Callable[[], object]:
         def step() -> object:
-            with _running(model, active, bridges):
+            with _running(model, active, helpers):
                 return model.train_step(batch, wrapper)
 
         return step
@@ -123,9 +125,9 @@ def profile_step(config: Config, rounds: int = 10, warmup: int = 2) -> list[Step
                 seconds[name].append(elapsed)
     costs: list[StepCost] = []
     for name, active in variants.items():
-        with _running(model, active, bridges):
+        with _running(model, active, helpers):
             memory = _resident_bytes(model, wrapper)
-            extra = [model.methods, *(model.members[bridge] for bridge in bridges if active)]
+            extra = [model.methods, *(model.network(name) for name in helpers if active)]
             parameters = sum(
                 parameter.numel()
                 for module in extra
@@ -180,14 +182,15 @@ def use_untrained_teachers(config: Config, folder: Path) -> None:
 
 @contextmanager
 def _running(
-    model: KnowledgeDistiller, active: Sequence[str], bridges: Sequence[str]
+    model: KnowledgeDistiller, active: Sequence[str], helpers: Sequence[str]
 ) -> Iterator[None]:
-    """Leave nothing in the model but its networks and the active methods with their bridges."""
-    everything = [(modules, dict(modules.items())) for modules in (model.methods, model.members)]
+    """Leave nothing in the model but its networks and the active methods with what they need."""
+    parts = (model.methods, model.members, model.averages)
+    everything = [(modules, dict(modules.items())) for modules in parts]
     for name in [name for name in model.methods if name not in (*active, READER)]:
         del model.methods[name]
-    for name in () if active else bridges:
-        del model.members[name]
+    for name in () if active else helpers:
+        del (model.averages if name in model.averages else model.members)[name]
     try:
         yield
     finally:

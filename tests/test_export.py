@@ -2,6 +2,7 @@ import copy
 import os
 import subprocess
 import sys
+from itertools import combinations
 
 import pytest
 import torch
@@ -27,7 +28,7 @@ OFFLINE = ROOT / (
 )
 LARGE = ROOT / 'configs/adm/adm-offline_pspnet_r101-d8_pspnet_r18-d8_4xb4-80k_ade20k-512x512.py'
 PLAIN = ROOT / 'configs/pspnet/pspnet_r18-w16-d8_1xb8-demo_synthetic-city-96x128.py'
-MEMBERS = ('student', 'teacher')
+MEMBERS = ('student', 'teacher', 'mean_teacher')
 # Run by an interpreter that cannot import the package.
 BLOCKED = """
 import sys
@@ -79,6 +80,7 @@ def trained(city, tmp_path_factory):
     work_dir = tmp_path_factory.mktemp('trained')
     config = demo_config(city, work_dir, iters=1, train_cfg__val_begin=1000)
     config.default_hooks.pop('student_checkpoint')
+    config.model.members.mean_teacher = dict(type='mmseg_adm.MovingAverage', of='teacher')
     runner = Runner.from_cfg(config)
     runner.train()
     return runner.model.eval(), config, work_dir / 'iter_1.pth'
@@ -119,7 +121,8 @@ def predictions(trained, image):
     data = batch_of(config, image)
     with torch.no_grad():
         student = model.test_step(copy.deepcopy(data))
-    return {'student': student[0], 'teacher': model.predict_members(data, MEMBERS)['teacher'][0]}
+    others = {name: found[0] for name, found in model.predict_members(data, MEMBERS[1:]).items()}
+    return {'student': student[0], **others}
 
 
 @pytest.mark.parametrize('member', MEMBERS)
@@ -131,7 +134,8 @@ def test_mmseg_alone_predicts_the_same_to_the_bit(member, alone, predictions):
 
 
 def test_the_members_predict_differently(alone):
-    assert not torch.equal(alone['student']['logits'], alone['teacher']['logits'])
+    for first, second in combinations(MEMBERS, 2):
+        assert not torch.equal(alone[first]['logits'], alone[second]['logits'])
 
 
 @pytest.mark.parametrize('member', MEMBERS)
@@ -213,11 +217,12 @@ print(type(model.decode_head).__name__)
 def test_members_that_are_named_are_exported_as_in_full(trained, tmp_path):
     _, config, checkpoint = trained
     full, named = copy.deepcopy(config), copy.deepcopy(config)
-    for member in MEMBERS:
+    for member in ('student', 'teacher'):
         Config(dict(model=full.model.members[member])).dump(tmp_path / f'{member}_network.py')
     named.model.members = dict(
         student=str(tmp_path / 'student_network.py'),
         teacher=dict(config=str(tmp_path / 'teacher_network.py')),
+        mean_teacher=full.model.members.mean_teacher,
         peer=None,
     )
     for member in MEMBERS:
@@ -359,7 +364,7 @@ def test_exporting_a_frozen_member_draws_no_random_numbers(bridged, tmp_path):
 # ------------------------------------------------------------------------ averaged weights
 
 
-@pytest.mark.parametrize('member', MEMBERS)
+@pytest.mark.parametrize('member', ('student', 'teacher'))
 def test_of_a_run_with_averaged_weights_the_average_is_exported(member, city, tmp_path):
     config = demo_config(
         city, tmp_path / 'run', iters=3, train_cfg__val_begin=1000,

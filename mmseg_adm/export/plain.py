@@ -21,6 +21,7 @@ from mmseg_adm.checkpoint import (
     weights_of,
     weights_record,
 )
+from mmseg_adm.models.average import averaged_member, is_average
 from mmseg_adm.models.bridge import bridged_teacher, is_bridge, plain_bridge
 from mmseg_adm.models.members import MEMBER_OPTIONS, resolve_config
 from mmseg_adm.zoo import joined_imports
@@ -54,6 +55,8 @@ def plain_config(config: Config, member: str | None = None) -> Config:
     plain = ConfigDict(copy.deepcopy(model.members[member]))
     if is_bridge(plain):
         plain = plain_bridge(plain, model.members)
+    elif is_average(plain):
+        plain = ConfigDict(copy.deepcopy(model.members[averaged_member(plain)]))
     for option in MEMBER_OPTIONS:
         plain.pop(option, None)
     plain.setdefault('data_preprocessor', copy.deepcopy(model.get('data_preprocessor')))
@@ -110,15 +113,15 @@ def plain_checkpoint(checkpoint: dict, member: str) -> dict:
     Raises:
         ValueError: If the checkpoint does not hold the member.
     """
-    prefix = f'members.{member}.'
     weights = {
-        key[len(prefix) :]: value
+        key.removeprefix(prefix): value
+        for prefix in (f'members.{member}.', f'averages.{member}.module.')
         for key, value in weights_of(checkpoint).items()
         if key.startswith(prefix)
     }
     if not weights:
         held = sorted({key.split('.')[1] for key in weights_of(checkpoint)
-                       if key.startswith('members.')})  # fmt: skip
+                       if key.startswith(('members.', 'averages.'))})  # fmt: skip
         raise ValueError(
             f"the checkpoint holds no member '{member}' (it holds: {', '.join(held) or 'none'}): "
             'is it one of this config?'

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mmseg_adm.checkpoint import check_state_dict, install_safe_loading
 from mmseg_adm.registry import MODELS
 
+from .average import averaged_member, build_average, is_average
 from .bridge import SharedModule, bridged_teacher, build_bridge, is_bridge
 from .members import FrozenMember, build_member, resolve_members
 from .methods.build import build_method
@@ -31,7 +32,8 @@ class KnowledgeDistiller(BaseModel):
         members: Plain segmentor configs by name, or names of configs as
             :func:`~.members.resolve_members` takes them. Beside mmseg's keys a member may have
             ``frozen`` (bool), ``checkpoint`` (a path, an address or a model-zoo name, loaded
-            strictly) and its own ``data_preprocessor``; or be a ``mmseg_adm.TeacherBridge``.
+            strictly) and its own ``data_preprocessor``; or be a ``mmseg_adm.TeacherBridge`` or a
+            ``mmseg_adm.MovingAverage``.
         methods: Method configs by name. The names prefix the logged losses and are what
             ``--cfg-options`` and the schedule refer to; ``None`` drops an inherited one, here
             and in ``members``.
@@ -62,15 +64,18 @@ class KnowledgeDistiller(BaseModel):
         methods = {name: config for name, config in (methods or {}).items() if config is not None}
         _check_names(members, methods)
         bridges = {name: config for name, config in members.items() if is_bridge(config)}
+        averages = {name: config for name, config in members.items() if is_average(config)}
         own_preprocessors = {
             name: MMSEG_MODELS.build(config.pop('data_preprocessor'))
             for name, config in members.items()
             if name not in bridges and config.get('data_preprocessor')
         }
-        for name, config in bridges.items():
-            # A bridge goes on from what its teacher has seen.
-            if bridged_teacher(config) in own_preprocessors:
-                own_preprocessors[name] = own_preprocessors[bridged_teacher(config)]
+        # A bridge goes on from what its teacher has seen, an average sees what its member sees.
+        sources = {name: bridged_teacher(config) for name, config in bridges.items()}
+        sources |= {name: averaged_member(config) for name, config in averages.items()}
+        for name, source in sources.items():
+            if source in own_preprocessors:
+                own_preprocessors[name] = own_preprocessors[source]
         if own_preprocessors:
             everyone = len(own_preprocessors) == len(members)
             self.data_preprocessor = MembersDataPreprocessor(
@@ -80,7 +85,7 @@ class KnowledgeDistiller(BaseModel):
         self.members = ModuleDict()
         self.frozen: dict[str, FrozenMember] = {}
         for name, config in members.items():
-            if name in bridges:
+            if name in sources:
                 continue
             member = build_member(name, config)
             if isinstance(member, FrozenMember):
@@ -89,6 +94,10 @@ class KnowledgeDistiller(BaseModel):
                 self.members[name] = member
         for name, config in bridges.items():
             self.members[name] = build_bridge(name, config, members, self.frozen)
+        self.averages = ModuleDict()
+        for name, config in averages.items():
+            self.averages[name] = build_average(name, config, self.members)
+        self._averaged = {name: averaged_member(config) for name, config in averages.items()}
         if student not in members:
             raise ValueError(f"student='{student}' is not a member: {', '.join(members)}")
         if not self.members:
@@ -101,7 +110,8 @@ class KnowledgeDistiller(BaseModel):
         self.methods = ModuleDict()
         networks = {name: self.network(name) for name in self.member_names}
         for name, config in methods.items():
-            self.methods[name] = build_method(name, config, networks, self.frozen)
+            taught = {**self.frozen, **self.averages}
+            self.methods[name] = build_method(name, config, networks, taught)
         self._shared = [each for each in self.members.modules() if isinstance(each, SharedModule)]
         self._trained_taps: dict[str, dict[str, FeatureTap]] = {}
         self._set_taps()
@@ -109,12 +119,15 @@ class KnowledgeDistiller(BaseModel):
     @property
     def member_names(self) -> tuple[str, ...]:
         """All members, the student first."""
-        others = [name for name in (*self.members, *self.frozen) if name != self.student]
+        everyone = (*self.members, *self.frozen, *self.averages)
+        others = [name for name in everyone if name != self.student]
         return (self.student, *others)
 
     def network(self, name: str) -> Any:
         """The plain segmentor behind a member's name."""
-        return self.frozen[name].network if name in self.frozen else self.members[name]
+        if name in self.frozen:
+            return self.frozen[name].network
+        return self.averages[name].module if name in self.averages else self.members[name]
 
     @property
     def paused_members(self) -> set[str]:
@@ -153,7 +166,8 @@ class KnowledgeDistiller(BaseModel):
         with recording(self._taps()):
             losses = {}
             # First, because a bridge goes on from what its frozen teacher has computed.
-            for name, member in self.frozen.items():
+            self._follow()
+            for name, member in [*self.frozen.items(), *self.averages.items()]:
                 if any(name in method.reads() for method in active.values()):
                     member(_view(inputs, name))
             for name, network in self.members.items():
@@ -172,6 +186,12 @@ class KnowledgeDistiller(BaseModel):
             )
         losses.update(self._idle_parameters(active))
         return losses
+
+    def _follow(self) -> None:
+        """Update the averages with what the last optimiser step has made of their members."""
+        if self.training:
+            for name, average in self.averages.items():
+                average.follow(self.members[self._averaged[name]])
 
     def predict(self, inputs: Tensor | dict, data_samples: list | dict | None = None) -> list:
         """Predictions of the student, as its own ``predict`` gives them."""

@@ -2,7 +2,15 @@
 
 import pytest
 import torch
-from factory import SIZE, build, distiller_config, preprocessor, raw_batch, segmentor
+from factory import (
+    SIZE,
+    build,
+    distiller_config,
+    preprocessor,
+    raw_batch,
+    save_segmentor,
+    segmentor,
+)
 from mmengine.optim import build_optim_wrapper
 from torch import nn
 
@@ -35,6 +43,25 @@ def test_members():
     assert 3 < teacher.flops / student.flops < 4.5
     assert student.preprocessing.startswith('BGR to RGB, mean (123.675, 116.28, 103.53), std')
     assert teacher.preprocessing == 'BGR to RGB, mean (0, 0, 0), std (255, 255, 255)'
+
+
+def test_the_roles_of_members(tmp_path):
+    checkpoint = save_segmentor(tmp_path / 'frozen.pth', segmentor(4))
+    members = dict(
+        student=segmentor(4),
+        teacher=segmentor(8),
+        mean_teacher=dict(type='mmseg_adm.MovingAverage'),
+        frozen=segmentor(4, frozen=True, checkpoint=checkpoint),
+        bridge=dict(type='mmseg_adm.TeacherBridge', teacher='frozen'),
+    )
+    rows = describe_members(build(distiller_config(members=members)), SIZE)
+    assert {row.name: row.role for row in rows} == {
+        'student': 'trained',
+        'teacher': 'trained',
+        'mean_teacher': 'moving average',
+        'frozen': 'frozen',
+        'bridge': 'trained, bridge on frozen',
+    }
 
 
 def test_flops_grow_with_the_crop_and_may_be_unknown(monkeypatch):

@@ -67,6 +67,24 @@ def test_a_bridge_is_no_part_of_the_floor(tmp_path):
     assert sokd.memory > floor.memory
 
 
+def test_an_average_is_no_part_of_the_floor(tmp_path, monkeypatch):
+    config = small(tmp_path)
+    config.model.members.mean_teacher = dict(type='mmseg_adm.MovingAverage')
+    config.model.methods = dict(kd=dict(type='mmseg_adm.KD', teacher='mean_teacher'))
+    averages = []
+    loss = KnowledgeDistiller.loss
+
+    def watched(model, inputs, data_samples):
+        averages.append(list(model.averages))
+        return loss(model, inputs, data_samples)
+
+    monkeypatch.setattr(KnowledgeDistiller, 'loss', watched)
+    floor, kd = profile_step(config, rounds=1, warmup=0)
+    assert sorted(map(str, averages)) == ["['mean_teacher']"] * 2 + ['[]'] * 2
+    assert floor.parameters == kd.parameters == 0
+    assert kd.memory > floor.memory
+
+
 def test_every_method_has_a_config_of_the_pair():
     found = comparable_configs(CAMVID['adm'])
     assert {path.stem.split('_')[0] for path in found} == {*map(str.lower, METHODS), 'adm-offline'}

@@ -33,9 +33,23 @@ DIVERGENCE = ('weighting', 'modulation', 'repulsion', 'reweighting', None)
 CONTROLS = ('ones', 'shuffled', None)
 
 
-class Weights(NamedTuple):
-    """How much each position counts for either side, (B, h, w) in [0, 1], without gradient."""
+class Comparison(NamedTuple):
+    """The student beside another member, in one space and at the other's size.
 
+    Attributes:
+        student: (B, C, h, w), float32.
+        other: The same shape.
+        similarity: (B, h, w), with gradient to the student alone.
+        valid: Boolean (B, h, w): the positions with a label.
+        consensus: (B, h, w) in [0, 1], without gradient: how much a position counts where the
+            student learns.
+        divergence: Likewise where the teacher learns.
+    """
+
+    student: Tensor
+    other: Tensor
+    similarity: Tensor
+    valid: Tensor
     consensus: Tensor
     divergence: Tensor
 
@@ -78,6 +92,8 @@ class ADM(DistillationMethod):
         at: Where the similarity is read: ``'features'``, what the classifiers read, through
             a 1x1 projection of the student's where widths differ; or ``'logits'``, centred
             over classes, without parameters.
+        target: The member that the student learns from, where it is not the teacher itself but
+            a moving average of it; the teacher learns where the student differs from itself.
         contrast: How the weights follow from the similarity:
             :func:`mmseg_adm.models.losses.consensus_weight`.
         class_weight: Whether its cross entropies weigh classes as the member's own does.
@@ -98,6 +114,7 @@ class ADM(DistillationMethod):
         consensus: str | None = 'alignment',
         divergence: str | None = 'weighting',
         at: str = 'features',
+        target: str | None = None,
         contrast: str | None = None,
         class_weight: bool = True,
         control: str | None = None,
@@ -107,6 +124,7 @@ class ADM(DistillationMethod):
         super().__init__()
         self.student = student
         self.teacher = teacher
+        self.target = teacher if target is None else target
         self.consensus = one_of('consensus', consensus, CONSENSUS)
         self.divergence = one_of('divergence', divergence, DIVERGENCE)
         self.at: str = one_of('at', at, ('features', 'logits'))
@@ -127,19 +145,19 @@ class ADM(DistillationMethod):
         self.over_all_pixels: dict[str, bool] = {}
 
     def reads(self) -> dict[str, tuple[str, ...]]:
-        student, teacher = {self.at}, {self.at}
+        points: dict[str, set[str]] = {name: {self.at} for name in self._compared_members()}
         if self.consensus == 'modulation':
-            student.add('features')
+            points[self.student].add('features')
         elif self.consensus in ('imitation', 'channelwise'):
-            student.add('logits')
-            teacher.add('logits')
+            points[self.student].add('logits')
+            points[self.target].add('logits')
         elif self.consensus == 'reweighting':
-            student.add('logits')
+            points[self.student].add('logits')
         if self.divergence == 'modulation':
-            teacher.add('features')
+            points[self.teacher].add('features')
         elif self.divergence in ('weighting', 'reweighting'):
-            teacher.add('logits')
-        return {self.student: tuple(sorted(student)), self.teacher: tuple(sorted(teacher))}
+            points[self.teacher].add('logits')
+        return {name: tuple(sorted(each)) for name, each in points.items()}
 
     def updates(self) -> tuple[str, ...]:
         student = (self.student,) if self.consensus else ()
@@ -148,87 +166,87 @@ class ADM(DistillationMethod):
 
     def setup(self, networks: Mapping[str, nn.Module]) -> None:
         if self.at == 'features':
-            widths = [channels_at(networks[name], 'features') for name in self._pair()]
+            widths = [channels_at(networks[name], 'features')
+                      for name in (self.student, self.target)]  # fmt: skip
             self.projection = match_width(*widths)
-        for side, name in zip(('student', 'teacher'), self._pair(), strict=True):
+        for side, name in (('student', self.student), ('teacher', self.teacher)):
+            if name not in networks:
+                continue
             settings = cross_entropy_of(networks[name])
             weight = settings.class_weight if self.class_weight else None
             self.register_buffer(f'{side}_class_weight', weight, persistent=False)
             self.over_all_pixels[name] = settings.over_all_pixels
 
     def forward(self, step: DistillationStep) -> dict[str, Tensor]:
-        student, teacher = self._compared(step)
-        similarity = similarity_map(student, teacher.detach())
-        valid = step.valid(similarity)
-        losses = self._spread(similarity.detach(), valid)
-        weights = self._weights(similarity, valid)
+        compared = {name: self._compare(step, name) for name in self._compared_members()[1:]}
+        losses = self._spread(next(iter(compared.values())))
         if self.projection is not None:
             losses['loss_projection'] = self._fit_projection(step, self.projection)
         if self.consensus:
-            consensus = self._consensus(step, similarity, weights.consensus, valid)
+            consensus = self._consensus(step, compared[self.target])
             losses['loss_consensus'] = self.consensus_weight * consensus
         if self.divergence:
-            divergence = self._divergence(step, student, teacher, weights.divergence, valid)
+            divergence = self._divergence(step, compared[self.teacher])
             losses['loss_divergence'] = self.divergence_weight * divergence
         return losses
 
     @torch.no_grad()
     def maps(self, step: DistillationStep) -> dict[str, Tensor]:
         """Similarity and both weights, each (B, h, w), for pictures."""
-        similarity = similarity_map(*self._compared(step))
-        weights = self._weights(similarity, step.valid(similarity))
+        compared = self._compare(step, self._compared_members()[1])
         return {
-            'similarity': similarity,
-            'consensus weight': weights.consensus,
-            'divergence weight': weights.divergence,
+            'similarity': compared.similarity,
+            'consensus weight': compared.consensus,
+            'divergence weight': compared.divergence,
         }
 
-    def _pair(self) -> tuple[str, str]:
-        return self.student, self.teacher
+    def _compared_members(self) -> tuple[str, ...]:
+        """The student, and whom it is compared with: for consensus, for divergence."""
+        target = (self.target,) if self.consensus else ()
+        teacher = (self.teacher,) if self.divergence else ()
+        return tuple(dict.fromkeys((self.student, *target, *teacher)))
 
-    def _compared(self, step: DistillationStep) -> tuple[Tensor, Tensor]:
-        """Both maps in one space and at the teacher's size; the projection learns nothing here."""
-        student, teacher = (step.read(name, self.at) for name in self._pair())
+    def _compare(self, step: DistillationStep, name: str) -> Comparison:
+        """The projection learns nothing here."""
+        student, other = (step.read(each, self.at) for each in (self.student, name))
         if self.at == 'logits':
-            student, teacher = centre_over_classes(student), centre_over_classes(teacher)
+            student, other = centre_over_classes(student), centre_over_classes(other)
         elif self.projection is not None:
             student = self.projection.held_fixed(student)
-        return step.match_size(student, like=teacher), teacher
+        student = step.match_size(student, like=other)
+        similarity = similarity_map(student, other.detach())
+        valid = step.valid(similarity)
+        consensus, divergence = self._weights(similarity, valid)
+        return Comparison(student, other, similarity, valid, consensus, divergence)
+
+    def _weights(self, similarity: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        consensus = consensus_weight(similarity, self.contrast, valid)
+        if self.control == 'ones':
+            return torch.ones_like(consensus), torch.ones_like(consensus)
+        if self.control == 'shuffled':
+            consensus = shuffled(consensus, valid)
+        return consensus, 1 - consensus
 
     def _fit_projection(self, step: DistillationStep, projection: Projection) -> Tensor:
         """Its own unweighted term: where c starts at zero, L_co would never move it."""
-        student, teacher = (step.read(name, 'features').detach() for name in self._pair())
-        projected = step.match_size(projection(student), like=teacher)
-        return cosine_distance(projected, teacher, step.valid(teacher), step.valid_count(teacher))
+        student, other = (
+            step.read(name, 'features').detach() for name in self._compared_members()[:2]
+        )
+        projected = step.match_size(projection(student), like=other)
+        return cosine_distance(projected, other, step.valid(other), step.valid_count(other))
 
-    def _weights(self, similarity: Tensor, valid: Tensor) -> Weights:
-        consensus = consensus_weight(similarity, self.contrast, valid)
-        if self.control == 'ones':
-            return Weights(torch.ones_like(consensus), torch.ones_like(consensus))
-        if self.control == 'shuffled':
-            consensus = shuffled(consensus, valid)
-        return Weights(consensus, 1 - consensus)
-
-    def _consensus(
-        self, step: DistillationStep, similarity: Tensor, weight: Tensor, valid: Tensor
-    ) -> Tensor:
+    def _consensus(self, step: DistillationStep, compared: Comparison) -> Tensor:
         if self.consensus == 'modulation':
-            return self._modulated(step, self.student, weight)
+            return self._modulated(step, self.student, compared.consensus)
         if self.consensus == 'reweighting':
-            return self._reweighted(step, self.student, weight)
-        weight = weight * valid
+            return self._reweighted(step, self.student, compared.consensus)
+        weight = compared.consensus * compared.valid
         if self.consensus in ('imitation', 'channelwise'):
             return self._imitation(step, weight)
-        return alignment_loss(similarity, weight, step.over_ranks(weight.sum()))
+        return alignment_loss(compared.similarity, weight, step.over_ranks(weight.sum()))
 
-    def _divergence(
-        self,
-        step: DistillationStep,
-        student: Tensor,
-        teacher: Tensor,
-        weight: Tensor,
-        valid: Tensor,
-    ) -> Tensor:
+    def _divergence(self, step: DistillationStep, compared: Comparison) -> Tensor:
+        weight = compared.divergence
         if self.divergence == 'modulation':
             return self._modulated(step, self.teacher, weight)
         if self.divergence == 'reweighting':
@@ -237,8 +255,8 @@ class ADM(DistillationMethod):
             logits = step.read(self.teacher, 'logits')
             return step.cross_entropy(logits, weight, self._class_weight(self.teacher))
         # The same values once more, with gradient to the teacher in place of the student.
-        similarity = similarity_map(student.detach(), teacher)
-        weight = weight * valid
+        similarity = similarity_map(compared.student.detach(), compared.other)
+        weight = weight * compared.valid
         return repulsion_loss(similarity, weight, step.over_ranks(weight.sum()))
 
     def _modulated(self, step: DistillationStep, member: str, weight: Tensor) -> Tensor:
@@ -259,8 +277,8 @@ class ADM(DistillationMethod):
         return difference * step.over_ranks(labelled.sum()) / step.labels.numel()
 
     def _imitation(self, step: DistillationStep, weight: Tensor) -> Tensor:
-        student, teacher = (step.read(name, 'logits') for name in self._pair())
-        target = step.match_size(teacher, like=student)
+        student, target = (step.read(name, 'logits') for name in (self.student, self.target))
+        target = step.match_size(target, like=student)
         weight = step.match_size(weight[:, None], like=student)[:, 0]
         valid = step.valid(student)
         if self.consensus == 'channelwise':
@@ -272,8 +290,9 @@ class ADM(DistillationMethod):
         return self.student_class_weight if member == self.student else self.teacher_class_weight
 
     @staticmethod
-    def _spread(similarity: Tensor, valid: Tensor) -> dict[str, Tensor]:
+    def _spread(compared: Comparison) -> dict[str, Tensor]:
         """Mean and spread over positions: a map that is high everywhere chooses nothing."""
+        similarity, valid = compared.similarity.detach(), compared.valid
         count = valid.sum().clamp(min=1)
         mean = (similarity * valid).sum() / count
         variance = ((similarity - mean).square() * valid).sum() / count

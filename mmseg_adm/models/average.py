@@ -1,0 +1,86 @@
+"""A moving average of a member in training, for others to learn from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from mmengine.model import ExponentialMovingAverage
+from torch import Tensor, nn
+
+AVERAGE = 'mmseg_adm.MovingAverage'
+OPTIONS = ('type', 'of', 'momentum')
+
+
+class MovingAverage(ExponentialMovingAverage):
+    """A member whose weights follow those of another: ``a <- (1 - momentum) a + momentum w``.
+
+    While the learning rate is high a network in training is far worse than the mean of its last
+    steps (Tarvainen and Valpola, arXiv 1703.01780), and what it teaches changes with every
+    step. Statistics of normalisation layers are averaged likewise. It predicts as in evaluation,
+    without gradient; its weights are saved, so that a run is resumed with them.
+
+    Args:
+        network: The member that it follows.
+        momentum: The share of the present weights, in (0, 1).
+    """
+
+    def __init__(self, network: nn.Module, momentum: float) -> None:
+        super().__init__(network, momentum, update_buffers=True)
+        self.module.eval()
+
+    def follow(self, network: nn.Module) -> None:
+        """Take in the member's present weights, at first as they are."""
+        # Moving or copying this module leaves the tensors behind that its parent class holds.
+        self.avg_parameters = self.module.state_dict()
+        self.update_parameters(network)
+
+    def train(self, mode: bool = True) -> MovingAverage:
+        """Stay as in evaluation."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, inputs: Tensor) -> None:
+        """Run backbone and decode head, for the taps: no auxiliary head, no upsampling."""
+        self.module(inputs, mode='tensor')
+
+
+def is_average(config: Mapping) -> bool:
+    """Whether a member's config asks for a moving average."""
+    return config.get('type') == AVERAGE
+
+
+def averaged_member(config: Mapping) -> str:
+    """The member that a moving average follows."""
+    return config.get('of', 'teacher')
+
+
+def build_average(name: str, config: Mapping, trained: Mapping[str, nn.Module]) -> MovingAverage:
+    """Build the average of a trained member.
+
+    Args:
+        name: The average's name, for messages.
+        config: ``of``, the member that it follows, by default ``'teacher'``; ``momentum``,
+            by default 0.02.
+        trained: The members in training.
+
+    Raises:
+        ValueError: If an option is wrong or the member is not one in training.
+    """
+    for option in config:
+        if option not in OPTIONS:
+            raise ValueError(
+                f"member '{name}' (MovingAverage): no option '{option}'. Its options: "
+                f'{", ".join(OPTIONS[1:])}'
+            )
+    followed, momentum = averaged_member(config), config.get('momentum', 0.02)
+    if followed not in trained:
+        raise ValueError(
+            f"member '{name}' (MovingAverage) follows '{followed}', which is not a member in "
+            f'training: {", ".join(trained)}'
+        )
+    if not isinstance(momentum, float) or not 0 < momentum < 1:
+        raise ValueError(
+            f"member '{name}' (MovingAverage): momentum must be in (0, 1), got {momentum!r}"
+        )
+    return MovingAverage(trained[followed], momentum)
