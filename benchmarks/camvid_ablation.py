@@ -1,4 +1,8 @@
-"""Which reading of ADM, and which weight of every method: CamVid, a clip held out of training."""
+"""Which reading of ADM, and which weight of every method: CamVid, a clip held out of training.
+
+*Warm* is a teacher that starts from the one trained alone and goes on at a tenth of the learning
+rate; the others start with the student, or are frozen (CWD, KD).
+"""
 
 _base_ = './_base_/camvid_screening.py'
 # A trial runs with the first seed alone.
@@ -6,56 +10,83 @@ seeds = (0, 1, 2)
 screening = (0,)
 
 
-def trial(config, seeds=screening, **options):
+def trial(config, warm=False, seeds=screening, **options):
     """A method with other settings."""
-    return dict(
-        config=config,
-        cfg_options={f'model.methods.{key}': value for key, value in options.items()},
-        seeds=seeds,
-    )
+    cfg_options = {f'model.{key}': value for key, value in options.items()}
+    if warm:
+        cfg_options['optim_wrapper.paramwise_cfg.custom_keys.teacher.lr_mult'] = 0.1
+    return dict(config=config, cfg_options=cfg_options, seeds=seeds, trained_teacher=warm)
 
 
-def weighted(method, weights):
+def weighted(method, *weights):
     """Trials of a method's weight."""
     return {
-        f'{method} x{weight}': trial(method, **{f'{method}.weight': weight}) for weight in weights
+        f'{method} x{weight}': trial(method, **{f'methods.{method}.weight': weight})
+        for weight in weights
     }
 
 
-def adm(dml=0.1, seeds=screening, **options):
-    """A trial of ADM beside DML of some weight."""
-    settings = {f'adm.{key}': value for key, value in options.items()}
-    base = {'dml.weight': dml} if dml else {'dml': None}
-    return trial('adm', seeds, **base, **settings)
+# CWD from a teacher in training: channelwise with all weights one.
+online_cwd = {'methods.cwd.type': 'mmseg_adm.CWD', 'methods.cwd.weight': 5.0}
+from_average = {
+    'methods.cwd.teacher': 'mean_teacher',
+    'members.mean_teacher.type': 'mmseg_adm.MovingAverage',
+    'members.mean_teacher.momentum': 0.02,
+}
+dml = {'methods.dml.weight': 0.1}
+no_dml = {'methods.dml': None}
+no_adm = {'methods.adm': None}
 
 
-# CWD from a teacher in training, which is what channelwise is without weights.
-online_cwd = {'cwd.type': 'mmseg_adm.CWD', 'cwd.weight': 5.0}
-rank = dict(contrast='rank')
+def adm(base=no_dml, warm=True, seeds=screening, **options):
+    """A trial of ADM, by itself or beside DML."""
+    settings = {f'methods.adm.{key}': value for key, value in options.items()}
+    return trial('adm', warm, seeds, **base, **settings)
+
+
 channelwise = dict(consensus='channelwise', consensus_weight=5.0)
-reweighting = dict(divergence='reweighting')
+no_divergence = dict(divergence=None)
+rank = dict(contrast='rank')
 pairs = dict(
     screening=dict(
         student='benchmarks/networks/pspnet_r18-w16-d8_camvid-96x128.py',
         teacher='benchmarks/networks/pspnet_r18-w32-d8_camvid-96x128.py',
         methods={
-            'dml x0.1 + online cwd x5': trial('dml', **{'dml.weight': 0.1}, **online_cwd),
-            'online cwd x5': trial('adm', dml=None, adm=None, **online_cwd),
-            **weighted('cwd', (5.0,)),
-            **weighted('dml', (0.1,)),
-            'channelwise x5, none, rank': adm(**channelwise, divergence=None, **rank),
-            'none, weighting': adm(consensus=None),
-            'none, reweighting, rank': adm(consensus=None, **reweighting, **rank),
-            'channelwise x5, none, rank, shuffled': adm(
-                **channelwise, divergence=None, **rank, control='shuffled'
+            **weighted('cwd', 5.0),
+            **weighted('dml', 0.1),
+            # Both networks from scratch.
+            'online cwd x5': trial('adm', **no_dml, **no_adm, **online_cwd),
+            'dml x0.1 + online cwd x5': trial('dml', **dml, **online_cwd),
+            'cwd x5 from average': trial('adm', **no_dml, **no_adm, **online_cwd, **from_average),
+            'dml x0.1 + cwd x5 from average': trial(
+                'adm', **dml, **no_adm, **online_cwd, **from_average
             ),
-            'alignment, weighting': adm(),
-            'alignment, none': adm(divergence=None),
-            'none, repulsion': adm(consensus=None, divergence='repulsion'),
-            'imitation, none': adm(consensus='imitation', divergence=None),
-            'reweighting, none, rank': adm(consensus='reweighting', divergence=None, **rank),
-            'modulation, none': adm(consensus='modulation', divergence=None),
-            'none, modulation': adm(consensus=None, divergence='modulation'),
+            'channelwise x5, none, rank': adm(
+                dml, warm=False, **channelwise, **no_divergence, **rank
+            ),
+            # From a trained teacher.
+            'warm: online cwd x5': trial('adm', True, **no_dml, **no_adm, **online_cwd),
+            'warm: channelwise x5, weighting': adm(**channelwise, divergence='weighting'),
+            'warm: alignment, weighting': adm(consensus='alignment', divergence='weighting'),
+            'warm: dml x0.1': trial('dml', True, **dml),
+            'warm: dml x0.1 + channelwise x5, weighting': adm(
+                dml, **channelwise, divergence='weighting'
+            ),
+            'warm: channelwise x5, weighting, rank': adm(
+                **channelwise, divergence='weighting', **rank
+            ),
+            'warm: channelwise x5, weighting, rank, shuffled': adm(
+                **channelwise, divergence='weighting', **rank, control='shuffled'
+            ),
+            'warm: channelwise x5, weighting, all weights one': adm(
+                **channelwise, divergence='weighting', control='ones'
+            ),
+            'warm: channelwise x5, repulsion': adm(**channelwise, divergence='repulsion'),
+            'warm: imitation, weighting': adm(consensus='imitation', divergence='weighting'),
+            'warm: channelwise x20, weighting': adm(
+                consensus='channelwise', consensus_weight=20.0, divergence='weighting'
+            ),
+            **weighted('cwd', 20.0),
         },
     )
 )

@@ -46,7 +46,7 @@ class Cell:
         seed: Of initial weights, data order and all else.
         source: What trains, as arguments of ``tools/train.py``: a config, or two and a method.
         options: Overrides, as ``--cfg-options`` takes them.
-        needs_teacher: Whether it takes the teacher of the same seed, trained alone.
+        teachers: Members that start from the teacher of the same seed, trained alone.
         settings: A hash of all settings: results of other settings are not the cell's.
     """
 
@@ -55,7 +55,7 @@ class Cell:
     seed: int
     source: tuple[str, ...]
     options: tuple[tuple[str, object], ...]
-    needs_teacher: bool
+    teachers: tuple[str, ...]
     settings: str
 
     @property
@@ -103,8 +103,9 @@ def read_plan(path: str | Path, processes: int = 1) -> Plan:
     It holds ``seeds``; ``cfg_options`` for all cells; and ``pairs``, by name: ``student`` and
     ``teacher``, the configs that train them alone, and ``methods``, by name a config, or one of
     :func:`mmseg_adm.pairing.recipes` by which those two are paired, or ``dict(config=...,
-    cfg_options=..., seeds=...)`` with either, where ``seeds`` are some of the plan's: a trial may
-    do with one. Paths are relative to the repository, the folder above the plan's.
+    cfg_options=..., seeds=..., trained_teacher=True)`` with either, where ``seeds`` are some of
+    the plan's (a trial may do with one), and a teacher in training starts from the one that was
+    trained alone. Paths are relative to the repository, the folder above the plan's.
 
     Args:
         path: The plan file.
@@ -139,10 +140,11 @@ def read_plan(path: str | Path, processes: int = 1) -> Plan:
                 if name not in alone and seed not in _seeds(f'{pair}/{name}', entry, plan.seeds):
                     continue
                 source = _source(root, f'{pair}/{name}', entry, sources)
+                entry = {} if isinstance(entry, str) else entry
                 options = {**plan.get('cfg_options', {}), 'randomness.seed': seed}
-                if not isinstance(entry, str):
-                    options |= entry.get('cfg_options', {})
-                cells.append(_cell(pair, name, seed, source, options, processes))
+                options |= entry.get('cfg_options', {})
+                trained_teacher = entry.get('trained_teacher', False)
+                cells.append(_cell(pair, name, seed, source, options, trained_teacher, processes))
     return Plan(path.stem, tuple(cells), processes)
 
 
@@ -171,13 +173,18 @@ def _cell(
     seed: int,
     source: tuple[str, ...],
     options: Mapping[str, object],
+    trained_teacher: bool,
     processes: int,
 ) -> Cell:
     resolved = _resolved(source, options)
     members = resolved.model.get('members') or {}
-    frozen = any(member.get('frozen') for member in members.values())
-    settings = _hash(resolved, processes)
-    return Cell(pair, name, seed, source, tuple(options.items()), frozen, settings)
+    teachers = tuple(
+        member
+        for member, settings in members.items()
+        if settings.get('frozen') or (trained_teacher and member == TEACHER)
+    )
+    settings = _hash(resolved, trained_teacher, processes)
+    return Cell(pair, name, seed, source, tuple(options.items()), teachers, settings)
 
 
 def _resolved(source: tuple[str, ...], options: Mapping[str, object]) -> Config:
@@ -193,12 +200,14 @@ def _read(source: tuple[str, ...]) -> Config:
     return make_pair(student, teacher, method, teacher_checkpoint='')
 
 
-def _hash(config: Config, processes: int) -> str:
+def _hash(config: Config, trained_teacher: bool, processes: int) -> str:
     """Of all that decides what comes out: not of where data and teachers lie on a machine."""
     settings = {key: value for key, value in config.to_dict().items() if key in SETTINGS}
     # Left out where they are the default: lines from before they were hashed still count.
     if processes > 1:
         settings['processes'] = processes
+    if trained_teacher:
+        settings['trained_teacher'] = True
     if config.get('load_from'):
         settings['load_from'] = config['load_from']
     # It looks and changes nothing.
@@ -253,7 +262,7 @@ def initial_weights(plan: Plan, cell: Cell, folder: Path) -> dict[str, object]:
     return {
         f'model.members.{member}.checkpoint': str(paths[STUDENT if member == student else TEACHER])
         for member, settings in config.model.members.items()
-        if member in (student, TEACHER) and not settings.get('frozen') and not is_bridge(settings)
+        if member in (student, TEACHER) and member not in cell.teachers and not is_bridge(settings)
     }
 
 

@@ -111,7 +111,7 @@ class _Sitting:
     def run(self, cell: Cell) -> None:
         """Train a cell unless it has finished, once its teacher has."""
         try:
-            if cell.needs_teacher:
+            if cell.teachers:
                 self.ended[self._teacher_of(cell).key].wait()
             if self.stopping.is_set():
                 return
@@ -143,9 +143,7 @@ class _Sitting:
 
     def _is_missed(self, teacher: Cell) -> bool:
         """Whether cells are left that need the weights of a teacher that are not here."""
-        left = (
-            cell for cell in self.plan.cells if cell.needs_teacher and cell.key not in self.done
-        )
+        left = (cell for cell in self.plan.cells if cell.teachers and cell.key not in self.done)
         needed = any(self._teacher_of(cell) == teacher for cell in left)
         return needed and last_checkpoint(self._folder(teacher)) is None
 
@@ -156,17 +154,16 @@ class _Sitting:
         options = dict(cell.options)
         with self.lock:  # The weights of a pair are drawn once.
             options |= initial_weights(self.plan, cell, self.work_dir / 'initial')
-        if cell.needs_teacher:
+        if cell.teachers:
             teacher = self._teacher_of(cell)
             if teacher.key not in self.done:
                 return line | {'status': 'failed', 'reason': 'its teacher did not finish'}
             options |= {
                 f'model.members.{name}.checkpoint': str(last_checkpoint(self._folder(teacher)))
-                for name, member in cell.resolved().model.members.items()
-                if member.get('frozen')
+                for name in cell.teachers
             }
         source = list(cell.source)
-        if cell.needs_teacher and len(source) > 1:
+        if cell.teachers and len(source) > 1:
             source.append(f'--teacher-checkpoint={last_checkpoint(self._folder(teacher))}')
         log = folder / 'benchmark.log'
         command = [*self._launch(), *source,

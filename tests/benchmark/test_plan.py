@@ -25,7 +25,7 @@ def test_cells_come_in_the_order_in_which_they_are_needed(tmp_path):
     plan = tiny_plan(tmp_path, 'kd', 'dml', seeds=(3, 5))
     names = ['student', 'teacher', 'kd', 'dml']
     assert [cell.key for cell in plan.cells] == [f'tiny/{n}/{s}' for s in (3, 5) for n in names]
-    assert [cell.name for cell in plan.cells if cell.needs_teacher] == ['kd', 'kd']
+    assert [cell.name for cell in plan.cells if cell.teachers] == ['kd', 'kd']
     assert all(cell.resolved().randomness.seed == cell.seed for cell in plan.cells)
     assert plan.cells[0].resolved().train_cfg.max_iters == 2
 
@@ -41,6 +41,21 @@ def test_a_trial_runs_with_some_of_the_seeds(tmp_path):
         read_plan(write_plan(tmp_path, methods, (3, 5)))
 
 
+def test_a_teacher_in_training_may_start_from_the_trained_one(tmp_path):
+    config = shipped('dml')['dml']
+    methods = dict(dml=config, warm=dict(config=config, trained_teacher=True))
+    plan = read_plan(write_plan(tmp_path, methods, (0,)))
+    *_, plain, warm = plan.cells
+    assert plain.resolved().model == warm.resolved().model
+    assert (plain.teachers, warm.teachers) == ((), ('teacher',))
+    assert plain.settings != warm.settings
+    checkpoints = {f'model.members.{name}.checkpoint' for name in ('student', 'teacher')}
+    assert set(initial_weights(plan, plain, tmp_path / 'initial')) == checkpoints
+    assert set(initial_weights(plan, warm, tmp_path / 'initial')) == {
+        'model.members.student.checkpoint'
+    }
+
+
 def test_a_method_by_name_pairs_the_networks(tmp_path):
     plan = read_plan(write_plan(tmp_path, {'cwd': 'cwd', 'own': dict(config='dml')}, (0,)))
     cells = {cell.name: cell for cell in plan.cells}
@@ -48,8 +63,8 @@ def test_a_method_by_name_pairs_the_networks(tmp_path):
     assert student == f'--student={cells["student"].source[0]}'
     assert teacher == f'--teacher={cells["teacher"].source[0]}'
     assert method == '--method=cwd'
-    assert cells['cwd'].needs_teacher
-    assert not cells['own'].needs_teacher
+    assert cells['cwd'].teachers == ('teacher',)
+    assert not cells['own'].teachers
     config = cells['own'].resolved()
     assert set(config.model.methods) == {'dml'}
     assert config.train_cfg.max_iters == 2
@@ -72,7 +87,7 @@ def test_members_may_be_named_or_dropped(tmp_path):
     cell = plan.cells[2]
     config = cell.resolved()
     assert config.model.members == first.cells[2].resolved().model.members
-    assert not cell.needs_teacher
+    assert not cell.teachers
     assert cell.settings == first.cells[2].settings
     assert set(initial_weights(plan, cell, tmp_path / 'initial')) == {
         'model.members.student.checkpoint', 'model.members.teacher.checkpoint',
