@@ -60,8 +60,8 @@ def pair(
         teacher: Of the other one.
         method: One of :func:`recipes`, set up as in its config for Cityscapes; or methods by
             name, as in :class:`~mmseg_adm.models.KnowledgeDistiller`, with no frozen member.
-        teacher_checkpoint: The teacher's weights. A method with a frozen teacher needs them;
-            with others the teacher starts from them.
+        teacher_checkpoint: The teacher's weights. A method with a trained teacher (``'cwd'``,
+            ``'adm-warm'``) needs them; with others the teacher starts from them.
         dataset_from: ``'student'`` or ``'teacher'``.
 
     Raises:
@@ -76,13 +76,14 @@ def pair(
         raise ValueError(f"dataset_from must be 'student' or 'teacher', got {dataset_from!r}")
     recipe = _recipe(method)
     model = _model(configs, recipe, dataset_from)
-    frozen = recipe.model.members.teacher.get('frozen', False)
     if teacher_checkpoint is not None:
         model.members.teacher.checkpoint = str(teacher_checkpoint)
-    elif frozen and 'checkpoint' not in model.members.teacher:
+    elif recipe.model.members.teacher.get('checkpoint') and not model.members.teacher.get(
+        'checkpoint'
+    ):
         raise ValueError(
-            f"'{method}' learns from a trained, frozen teacher: name its weights with "
-            'teacher_checkpoint (--teacher-checkpoint)'
+            f"'{method}' learns from a trained teacher: name its weights with teacher_checkpoint "
+            '(--teacher-checkpoint)'
         )
     settings = {key: configs[STUDENT][key] for key in RUNNER_KEYS if key in configs[STUDENT]}
     for key in DATA_KEYS:
@@ -91,7 +92,7 @@ def pair(
             settings[key] = configs[dataset_from][key]
     paired = Config(copy.deepcopy(dict(settings, model=model)))
     _join_needs(paired, configs)
-    _separate_optimizers(paired, configs, frozen)
+    _separate_optimizers(paired, configs, recipe)
     _stream(paired)
     _add_runtime(paired, recipe)
     return paired
@@ -169,8 +170,9 @@ def _join_needs(paired: Config, configs: Mapping[str, Config]) -> None:
         paired.custom_imports = imports
 
 
-def _separate_optimizers(paired: Config, configs: Mapping[str, Config], frozen: bool) -> None:
+def _separate_optimizers(paired: Config, configs: Mapping[str, Config], recipe: Config) -> None:
     """Give each member an optimiser and a schedule of its own, where one would not do."""
+    frozen = recipe.model.members.teacher.get('frozen', False)
     for role, config in configs.items():
         if role == STUDENT or not frozen:
             for key in ('optim_wrapper', 'train_cfg'):
@@ -181,7 +183,7 @@ def _separate_optimizers(paired: Config, configs: Mapping[str, Config], frozen: 
     wrappers = {STUDENT: own.optim_wrapper}
     schedules = {STUDENT: schedule, 'rest': schedule}
     if not frozen:
-        wrappers[TEACHER] = other.optim_wrapper
+        wrappers[TEACHER] = _slowed(other.optim_wrapper, recipe)
         schedules[TEACHER] = _stretched(other, _iterations(other), _iterations(own))
     alike = all(wrapper == own.optim_wrapper for wrapper in wrappers.values()) and all(
         each == schedule for each in schedules.values()
@@ -197,6 +199,16 @@ def _separate_optimizers(paired: Config, configs: Mapping[str, Config], frozen: 
         **_shared_options(wrappers),
     )
     paired.param_scheduler = schedules
+
+
+def _slowed(wrapper: ConfigDict, recipe: Config) -> ConfigDict:
+    """The teacher's, with what a recipe does to the learning rate of a trained one."""
+    paramwise = recipe.get('optim_wrapper', {}).get('paramwise_cfg') or {}
+    factor = paramwise.get('custom_keys', {}).get('members.teacher', {}).get('lr_mult', 1)
+    wrapper = copy.deepcopy(wrapper)
+    if factor != 1:
+        wrapper.optimizer.lr *= factor
+    return wrapper
 
 
 def _group(wrapper: ConfigDict) -> dict:

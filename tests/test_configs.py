@@ -22,13 +22,16 @@ METHODS = {name.lower(): name for name in methods.__all__ if name != 'Distillati
 ONLINE = ('adm', 'dml', 'ffsd', 'kdcl', 'switokd')
 # What a method is used beside.
 BESIDE = {'adm': 'dml', 'adm-offline': 'kd', 'ifvd': 'kd', 'skd': 'kd'}
+WARM = 'adm-warm'
 # How many terms can be zero: of KDCL's networks the best learns nothing, SwitOKD's teacher waits.
 IDLE_TERMS = {'kdcl': 1, 'switokd': 1}
 
 CONFIGS = {path.stem: path for path in sorted(ROOT.glob('configs/[!_]*/*.py'))}
 ALONE = [stem for stem, path in CONFIGS.items() if path.parent.name in HEADS]
 DISTILLED = [stem for stem in CONFIGS if stem not in ALONE]
-FROZEN = [stem for stem in DISTILLED if stem.split('_')[0] not in ONLINE]
+FROZEN = [stem for stem in DISTILLED if stem.split('_')[0] not in (*ONLINE, WARM)]
+# With a teacher that is trained already.
+TRAINED = [stem for stem in DISTILLED if stem.split('_')[0] not in ONLINE]
 DATASETS = sorted(ROOT.glob('configs/_base_/datasets/*.py'))
 CLASSES = {'cityscapes': 19, 'synthetic-city': 19, 'ade20k': 150, 'camvid': 11}
 # The data set's type, the variable that moves its root, and where the root is without it.
@@ -43,7 +46,7 @@ SETTING = (
     r'(?P<setting>\dxb(?P<batch>\d+)-(?P<iters>80k|2k|demo)_(?P<data>[a-z0-9-]+)-(?P<crop>\d+x\d+))'
 )
 NAMES = {
-    True: f'(?P<method>{"|".join(METHODS)})(?P<offline>-offline)?_'
+    True: f'(?P<method>{"|".join(METHODS)})(?P<variant>-offline|-warm)?_'
     f'(?:{NETWORK.format("teacher")}_)?{NETWORK.format("student")}_{SETTING}',
     False: f'{NETWORK.format("network")}_{SETTING}',
 }
@@ -141,7 +144,7 @@ def checkpoint_of(tmp_path_factory):
 
 
 def test_both_kinds_of_config_are_found():
-    assert len(DISTILLED) == 60
+    assert len(DISTILLED) == 66
     assert len(ALONE) == 12
 
 
@@ -225,8 +228,8 @@ def test_trains_one_step(stem, checkpoint_of):
     config = small(load(stem))
     networks = networks_of(config)
     frozen = [name for name, network in networks.items() if network.get('frozen')]
-    for name in frozen:
-        networks[name].checkpoint = checkpoint_of(networks[name])
+    if stem in TRAINED:
+        networks['teacher'].checkpoint = checkpoint_of(networks['teacher'])
     model = build(config.model)
     model.pauses_members = True  # a hook's task, and there are no hooks here
     optim_wrapper = build_optim_wrapper(model, config.optim_wrapper)
@@ -274,6 +277,9 @@ def test_methods_are_compared_on_the_same_networks(stem):
     for name, network in networks_of(config).items():
         plain = {key: value for key, value in network.items() if key not in MEMBER_OPTIONS}
         assert plain == dict(online.model.members['teacher' if name == 'teacher' else 'student'])
+    if stem.startswith(WARM):
+        rates = config.optim_wrapper.pop('paramwise_cfg')
+        assert rates == dict(custom_keys={'members.teacher': dict(lr_mult=0.1)})
     for key in SHARED:
         if key != 'optim_wrapper' or parts_of(stem)['method'] != 'ffsd':
             assert config[key] == online[key], key
@@ -302,7 +308,7 @@ def test_mgd_weighs_as_published(stem):
     assert model.methods.mgd.weight == pytest.approx(published, rel=0.02)
 
 
-@pytest.mark.parametrize('stem', [stem for stem in FROZEN if '80k' in stem])
+@pytest.mark.parametrize('stem', [stem for stem in TRAINED if '80k' in stem])
 def test_teacher_is_published_with_the_installed_mmseg(stem):
     parts, checkpoint = parts_of(stem), load(stem).model.members.teacher.checkpoint
     assert is_remote(checkpoint)
@@ -318,7 +324,7 @@ def test_teacher_is_published_with_the_installed_mmseg(stem):
     assert path in [urlparse(address).path for address in published]
 
 
-@pytest.mark.parametrize('stem', [stem for stem in FROZEN if '80k' not in stem])
+@pytest.mark.parametrize('stem', [stem for stem in TRAINED if '80k' not in stem])
 def test_teacher_is_the_one_trained_alone(stem, monkeypatch):
     parts = parts_of(stem)
     monkeypatch.delenv('TEACHER_CHECKPOINT', raising=False)

@@ -362,8 +362,8 @@ def shipped(method: str) -> Config:
 
 def test_there_is_a_recipe_for_every_method_of_two_networks():
     assert set(recipes()) == {
-        'adm', 'adm-offline', 'at', 'cwd', 'dist', 'dml', 'fitnet', 'ifvd', 'kd', 'kdcl', 'mgd',
-        'skd', 'sokd', 'switokd',
+        'adm', 'adm-offline', 'adm-warm', 'at', 'cwd', 'dist', 'dml', 'fitnet', 'ifvd', 'kd', 'kdcl',
+        'mgd', 'skd', 'sokd', 'switokd',
     }  # fmt: skip
 
 
@@ -371,7 +371,8 @@ def test_there_is_a_recipe_for_every_method_of_two_networks():
 def test_a_recipe_is_the_shipped_config(method):
     expected = shipped(method)
     frozen = expected.model.members.teacher.get('frozen', False)
-    paired = pair(PSP, PSP.replace('r18', 'r101'), method, 'teacher.pth' if frozen else None)
+    trained = 'checkpoint' in expected.model.members.teacher
+    paired = pair(PSP, PSP.replace('r18', 'r101'), method, 'teacher.pth' if trained else None)
     assert paired.model.methods == expected.model.methods
     assert set(paired.model.members) == set(expected.model.members)
     assert paired.model.members.teacher.get('frozen', False) == frozen
@@ -382,8 +383,11 @@ def test_a_recipe_is_the_shipped_config(method):
     # Where mmseg's configs are those that the project's are made of.
     assert paired.model.data_preprocessor == expected.model.data_preprocessor
     assert paired.train_cfg.max_iters == expected.train_cfg.max_iters
-    assert paired.param_scheduler == expected.param_scheduler
-    assert paired.optim_wrapper.optimizer == expected.optim_wrapper.optimizer
+    own, schedule = paired.optim_wrapper, paired.param_scheduler
+    if method == 'adm-warm':
+        own, schedule = own.student, schedule['student']
+    assert schedule == expected.param_scheduler
+    assert own.optimizer == expected.optim_wrapper.optimizer
     assert paired.train_dataloader.sampler.type == expected.train_dataloader.sampler.type
     assert paired.train_dataloader.dataset.type == expected.train_dataloader.dataset.type
 
@@ -406,8 +410,26 @@ def test_a_teacher_that_trains_starts_from_its_checkpoint(tmp_path):
                for key, value in model.network('teacher').state_dict().items())  # fmt: skip
 
 
-@pytest.mark.parametrize('method', ['cwd', 'sokd'])
-def test_a_frozen_teacher_without_weights_is_refused(method):
+def test_a_warm_teacher_goes_on_slowly(tmp_path):
+    path = save_segmentor(tmp_path / 'teacher.pth', segmentor(8))
+    networks = plain(), other()
+    rate = networks[1].optim_wrapper.optimizer.lr
+    paired = pair(*networks, 'adm-warm', path)
+    assert paired.optim_wrapper.student.optimizer == networks[0].optim_wrapper.optimizer
+    assert paired.optim_wrapper.teacher.optimizer.lr == pytest.approx(0.1 * rate)
+    assert networks[1].optim_wrapper.optimizer.lr == rate
+    assert paired.param_scheduler['teacher'] == paired.param_scheduler['student']
+    model = build(paired.model)
+    loaded = build(segmentor(8), seed=1).state_dict()
+    assert all((value == loaded[key]).all()
+               for key, value in model.network('teacher').state_dict().items())  # fmt: skip
+    build_optim_wrapper(model, paired.optim_wrapper)
+    started = pair(networks[0], Config(dict(networks[1], load_from=path)), 'adm-warm')
+    assert started.model.members.teacher.checkpoint == path
+
+
+@pytest.mark.parametrize('method', ['cwd', 'sokd', 'adm-warm'])
+def test_a_trained_teacher_without_weights_is_refused(method):
     with pytest.raises(ValueError, match=f"'{method}' learns from .*--teacher-checkpoint"):
         pair(plain(), other(), method)
 
