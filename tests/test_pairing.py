@@ -362,8 +362,8 @@ def shipped(method: str) -> Config:
 
 def test_there_is_a_recipe_for_every_method_of_two_networks():
     assert set(recipes()) == {
-        'adm', 'adm-offline', 'adm-warm', 'at', 'cwd', 'dist', 'dml', 'fitnet', 'ifvd', 'kd', 'kdcl',
-        'mgd', 'skd', 'sokd', 'switokd',
+        'adm', 'adm-offline', 'adm-warm', 'at', 'cwd', 'dist', 'dml', 'fitnet', 'ifvd', 'kd',
+        'kdcl', 'mgd', 'skd', 'sokd', 'switokd',
     }  # fmt: skip
 
 

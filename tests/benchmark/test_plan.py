@@ -49,6 +49,12 @@ def test_a_teacher_in_training_may_start_from_the_trained_one(tmp_path):
     assert plain.resolved().model == warm.resolved().model
     assert (plain.teachers, warm.teachers) == ((), ('teacher',))
     assert plain.settings != warm.settings
+    methods['warm'] = dict(
+        config=config,
+        trained_teacher=True,
+        cfg_options={'model.members.teacher.checkpoint': 'elsewhere.pth'},
+    )
+    assert read_plan(write_plan(tmp_path, methods, (0,))).cells[-1].settings == warm.settings
     checkpoints = {f'model.members.{name}.checkpoint' for name in ('student', 'teacher')}
     assert set(initial_weights(plan, plain, tmp_path / 'initial')) == checkpoints
     assert set(initial_weights(plan, warm, tmp_path / 'initial')) == {
