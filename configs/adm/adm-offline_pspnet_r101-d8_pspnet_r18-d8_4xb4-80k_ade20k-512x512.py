@@ -14,6 +14,6 @@ model = dict(
     members=dict(teacher=dict(frozen=True, checkpoint=teacher_checkpoint)),
     methods=dict(
         kd=dict(type='mmseg_adm.KD', tau=1.0),
-        adm=dict(type='mmseg_adm.ADM', at='features', divergence=None),
+        adm=dict(type='mmseg_adm.ADM', consensus='alignment', divergence=None),
     ),
 )

@@ -353,6 +353,36 @@ def test_adm_compares_once_a_step(monkeypatch, at, divergence, calls):
     assert len(seen) == calls
 
 
+def test_adm_weighs_channelwise_consensus_as_cwd():
+    def factor(**options):
+        return build(dict(type='mmseg_adm.ADM', **options)).methods['method'].consensus_weight
+
+    assert (factor(), factor(consensus='alignment'), factor(consensus_weight=2)) == (5, 1, 2)
+
+
+@pytest.mark.parametrize('consensus', ['channelwise', 'imitation', 'alignment'])
+def test_adm_compares_with_a_target_for_one_side_and_the_teacher_for_the_other(consensus):
+    def losses_with(**options):
+        networks = {name: network(width, dropout=0.0) for name, width in
+                    (('student', 4), ('teacher', 8), ('other', 8))}  # fmt: skip
+        members = dict(networks, mean_teacher=dict(type='mmseg_adm.MovingAverage', of='other'))
+        method = dict(type='mmseg_adm.ADM', consensus=consensus, **options)
+        torch.manual_seed(0)
+        model = MODELS.build(distiller_config(dict(method=method), members=members))
+        return {key: value.detach() for key, value in losses_of(model).items()
+                if key.startswith('method.')}  # fmt: skip
+
+    found = losses_with(target='mean_teacher')
+    teacher = losses_with()
+    # The average of its first step is the network itself, but for its batch statistics.
+    target = losses_with(teacher='mean_teacher', divergence=None)
+    assert_close(found['method.loss_consensus'], target['method.loss_consensus'])
+    assert_close(found['method.loss_projection'], target['method.loss_projection'])
+    assert_close(found['method.similarity'], target['method.similarity'])
+    assert_close(found['method.loss_divergence'], teacher['method.loss_divergence'])
+    assert not found['method.loss_consensus'].equal(teacher['method.loss_consensus'])
+
+
 def test_adm_monitors_are_logged_and_not_summed():
     model = build(dict(type='mmseg_adm.ADM'))
     losses = losses_of(model)

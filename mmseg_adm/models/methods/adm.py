@@ -99,7 +99,8 @@ class ADM(DistillationMethod):
         class_weight: Whether its cross entropies weigh classes as the member's own does.
         control: For measurements only: ``'ones'`` sets all weights to one, ``'shuffled'`` gives
             them to other positions of the image.
-        consensus_weight: Factor of the consensus term.
+        consensus_weight: Factor of the consensus term; by default 5, as CWD's, for
+            ``'channelwise'`` and 1 for the others.
         divergence_weight: Factor of the divergence term.
     """
 
@@ -111,14 +112,14 @@ class ADM(DistillationMethod):
         self,
         student: str = 'student',
         teacher: str = 'teacher',
-        consensus: str | None = 'alignment',
+        consensus: str | None = 'channelwise',
         divergence: str | None = 'weighting',
         at: str = 'features',
         target: str | None = None,
         contrast: str | None = None,
         class_weight: bool = True,
         control: str | None = None,
-        consensus_weight: float = 1.0,
+        consensus_weight: float | None = None,
         divergence_weight: float = 1.0,
     ) -> None:
         super().__init__()
@@ -131,6 +132,8 @@ class ADM(DistillationMethod):
         self.contrast = one_of('contrast', contrast, (*CONTRASTS, None))
         self.class_weight = class_weight
         self.control = one_of('control', control, CONTROLS)
+        if consensus_weight is None:
+            consensus_weight = 5.0 if consensus == 'channelwise' else 1.0
         self.consensus_weight = non_negative('consensus_weight', consensus_weight)
         self.divergence_weight = non_negative('divergence_weight', divergence_weight)
         if consensus is None and divergence is None:
