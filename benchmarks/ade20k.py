@@ -16,7 +16,10 @@ def configs(head, methods):
     return dict(
         student=f'configs/{head}/{head}_r18-d8_{setting}',
         teacher=f'configs/{head}/{head}_r101-d8_{setting}',
-        methods={name: f'configs/{name.split("-")[0]}/{name}_{pair}' for name in methods},
+        methods={
+            'adm-warm': dict(config=f'configs/adm/adm-warm_{pair}', trained_teacher=True),
+            **{name: f'configs/{name.split("-")[0]}/{name}_{pair}' for name in methods},
+        },
     )
 
 

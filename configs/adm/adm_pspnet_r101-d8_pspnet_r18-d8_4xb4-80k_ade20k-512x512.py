@@ -8,6 +8,6 @@ model = dict(
     data_preprocessor=dict(size=_base_.crop_size),
     methods=dict(
         dml=dict(type='mmseg_adm.DML', tau=1.0),
-        adm=dict(type='mmseg_adm.ADM', consensus='alignment'),
+        adm=dict(type='mmseg_adm.ADM', at='features', consensus='alignment'),
     ),
 )

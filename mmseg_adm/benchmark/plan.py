@@ -208,7 +208,7 @@ def _hash(config: Config, trained_teacher: bool, processes: int) -> str:
         settings['processes'] = processes
     if trained_teacher:
         settings['trained_teacher'] = True
-        settings['model']['members'][TEACHER].pop('checkpoint', None)
+        settings['model']['members'][TEACHER]['checkpoint'] = ''
     if config.get('load_from'):
         settings['load_from'] = config['load_from']
     # It looks and changes nothing.
