@@ -33,7 +33,7 @@ SETTINGS = (
     'custom_hooks',
     'randomness',
 )
-PAIR_KEYS = (STUDENT, TEACHER, 'methods')
+PAIR_KEYS = (STUDENT, TEACHER, 'methods', 'seeds')
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,10 @@ def read_plan(path: str | Path, processes: int = 1) -> Plan:
     It holds ``seeds``; ``cfg_options`` for all cells; and ``pairs``, by name: ``student`` and
     ``teacher``, the configs that train them alone, and ``methods``, by name a config, or one of
     :func:`mmseg_adm.pairing.recipes` by which those two are paired, or ``dict(config=...,
-    cfg_options=..., seeds=..., trained_teacher=True)`` with either, where ``seeds`` are some of
-    the plan's (a trial may do with one), and a teacher in training starts from the one that was
-    trained alone. Paths are relative to the repository, the folder above the plan's.
+    cfg_options=..., trained_teacher=True)`` with either, in which a teacher in training starts
+    from the one that was trained alone. A pair or a method may have ``seeds``, some of the
+    plan's: a trial may do with one. Paths are relative to the repository, the folder above the
+    plan's.
 
     Args:
         path: The plan file.
@@ -129,6 +130,8 @@ def read_plan(path: str | Path, processes: int = 1) -> Plan:
         for pair, entries in plan.pairs.items():
             if unknown := set(entries) - set(PAIR_KEYS):
                 raise ValueError(f"pair '{pair}' has no {', '.join(unknown)}: {PAIR_KEYS}")
+            if seed not in _seeds(f"pair '{pair}'", entries, plan.seeds):
+                continue
             for name in (STUDENT, TEACHER):
                 if name not in entries:
                     raise ValueError(f"pair '{pair}' names no {name}")
@@ -137,10 +140,11 @@ def read_plan(path: str | Path, processes: int = 1) -> Plan:
                 name: _source(root, f'{pair}/{name}', entry) for name, entry in alone.items()
             }
             for name, entry in (alone | entries.get('methods', {})).items():
-                if name not in alone and seed not in _seeds(f'{pair}/{name}', entry, plan.seeds):
-                    continue
                 source = _source(root, f'{pair}/{name}', entry, sources)
                 entry = {} if isinstance(entry, str) else entry
+                seeds = _seeds(f"cell '{pair}/{name}'", entry, plan.seeds)
+                if name not in alone and seed not in seeds:
+                    continue
                 options = {**plan.get('cfg_options', {}), 'randomness.seed': seed}
                 options |= entry.get('cfg_options', {})
                 trained_teacher = entry.get('trained_teacher', False)
@@ -148,10 +152,10 @@ def read_plan(path: str | Path, processes: int = 1) -> Plan:
     return Plan(path.stem, tuple(cells), processes)
 
 
-def _seeds(name: str, entry: str | Mapping, every: Sequence[int]) -> Sequence[int]:
-    own = every if isinstance(entry, str) else entry.get('seeds', every)
+def _seeds(name: str, entry: Mapping, every: Sequence[int]) -> Sequence[int]:
+    own = entry.get('seeds', every)
     if unknown := set(own) - set(every):
-        raise ValueError(f"cell '{name}': the plan has no seeds {sorted(unknown)}: {every}")
+        raise ValueError(f'{name}: the plan has no seeds {sorted(unknown)}: {every}')
     return own
 
 

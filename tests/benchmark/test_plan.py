@@ -41,6 +41,17 @@ def test_a_trial_runs_with_some_of_the_seeds(tmp_path):
         read_plan(write_plan(tmp_path, methods, (3, 5)))
 
 
+def test_a_pair_runs_with_some_of_the_seeds(tmp_path):
+    path = write_plan(tmp_path, shipped('kd'), (3, 5))
+    with path.open('a') as file:
+        file.write('pairs["small"] = dict(pairs["tiny"], seeds=(5,))\n')
+    keys = [cell.key for cell in read_plan(path).cells]
+    assert [key for key in keys if key.startswith('small')] == [
+        'small/student/5', 'small/teacher/5', 'small/kd/5',
+    ]  # fmt: skip
+    assert len(keys) == 9
+
+
 def test_a_teacher_in_training_may_start_from_the_trained_one(tmp_path):
     config = shipped('dml')['dml']
     methods = dict(dml=config, warm=dict(config=config, trained_teacher=True))
