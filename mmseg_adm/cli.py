@@ -87,10 +87,25 @@ def load_config(args: argparse.Namespace) -> Config:
     config = _paired(args) if getattr(args, 'student', None) else _named(args)
     config = resolve_config(config, args.cfg_options)
     if args.no_pretrained:
+        _keep_slowed(config)
         drop_pretrained(config.model, remote_only=True)
         if is_remote(config.get('load_from')):
             config.load_from = None
     return config
+
+
+def _keep_slowed(config: Config) -> None:
+    """Refuse to drop the weights of a member that goes on from them at a low learning rate."""
+    paramwise = config.get('optim_wrapper', {}).get('paramwise_cfg') or {}
+    rates = paramwise.get('custom_keys', {})
+    for name, member in (config.model.get('members') or {}).items():
+        slowed = rates.get(f'members.{name}', {}).get('lr_mult', 1) < 1
+        if member and slowed and is_remote(member.get('checkpoint')):
+            raise ValueError(
+                f"'{name}' goes on from {member.checkpoint} at a low learning rate, and would stay "
+                'untrained without it: in place of --no-pretrained give it a file, '
+                f'model.members.{name}.checkpoint, or train another config'
+            )
 
 
 def _named(args: argparse.Namespace) -> Config:

@@ -74,13 +74,11 @@ def pair(
     }
     if dataset_from not in configs:
         raise ValueError(f"dataset_from must be 'student' or 'teacher', got {dataset_from!r}")
-    recipe = _recipe(method)
+    recipe = recipe_of(method)
     model = _model(configs, recipe, dataset_from)
-    if teacher_checkpoint is not None:
+    if teacher_checkpoint:
         model.members.teacher.checkpoint = str(teacher_checkpoint)
-    elif recipe.model.members.teacher.get('checkpoint') and not model.members.teacher.get(
-        'checkpoint'
-    ):
+    elif wants_trained_teacher(recipe) and not model.members.teacher.get('checkpoint'):
         raise ValueError(
             f"'{method}' learns from a trained teacher: name its weights with teacher_checkpoint "
             '(--teacher-checkpoint)'
@@ -96,6 +94,12 @@ def pair(
     _stream(paired)
     _add_runtime(paired, recipe)
     return paired
+
+
+def wants_trained_teacher(config: Config) -> bool:
+    """Whether the teacher of a distillation config has been trained before."""
+    teacher = config.model.members.get(TEACHER)
+    return isinstance(teacher, Mapping) and bool(teacher.get('checkpoint'))
 
 
 def paired_name(student: str, teacher: str, method: str) -> str:
@@ -117,7 +121,12 @@ def _network_config(role: str, source: str | Path | Config) -> Config:
     return config
 
 
-def _recipe(method: str | Mapping[str, Mapping]) -> Config:
+def recipe_of(method: str | Mapping[str, Mapping]) -> Config:
+    """The config that a method is set up as, or one of methods of one's own.
+
+    Raises:
+        ValueError: If no method is called so.
+    """
     if not isinstance(method, str):
         members: dict = dict(student=dict(), teacher=dict())
         return Config(dict(model=dict(members=members, methods=dict(method)), default_hooks={}))
@@ -207,6 +216,11 @@ def _slowed(wrapper: ConfigDict, recipe: Config) -> ConfigDict:
     factor = paramwise.get('custom_keys', {}).get('members.teacher', {}).get('lr_mult', 1)
     wrapper = copy.deepcopy(wrapper)
     if factor != 1:
+        if 'lr' not in wrapper.optimizer:
+            raise ValueError(
+                f'a trained teacher goes on at {factor} of its learning rate, and the optimiser of '
+                f'its config, {wrapper.optimizer.type}, has no lr: write it out'
+            )
         wrapper.optimizer.lr *= factor
     return wrapper
 

@@ -171,10 +171,10 @@ def _setting(config: Config) -> tuple:
 
 
 def use_untrained_teachers(config: Config, folder: Path) -> None:
-    """Give frozen members random weights in ``folder``: a step costs the same with them."""
+    """Give members that start from a file random weights in ``folder``: a step costs the same."""
     init_default_scope(config.get('default_scope', 'mmseg'))
     for name, member in config.model.members.items():
-        if member and member.get('frozen'):
+        if member and member.get('checkpoint'):
             network = MMSEG_MODELS.build(plain_config(config, name).model)
             member.checkpoint = str(folder / f'{name}.pth')
             torch.save({'state_dict': network.state_dict()}, member.checkpoint)

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 
 from mmseg_adm.checkpoint import drop_pretrained, is_remote
-from mmseg_adm.cli import replace_sync_bn
+from mmseg_adm.cli import config_parser, load_config, replace_sync_bn
 from mmseg_adm.export import is_distillation_config
 from mmseg_adm.models import methods
 from mmseg_adm.models.bridge import is_bridge
@@ -343,6 +343,16 @@ def test_no_pretrained_leaves_nothing_to_download(stem, monkeypatch):
     local = [name for name in checkpoints_in(config.model) if not is_remote(name)]
     drop_pretrained(config.model, remote_only=True)
     assert checkpoints_in(config.model) == local
+
+
+@pytest.mark.parametrize('stem', [stem for stem in DISTILLED if stem.startswith(WARM)])
+def test_a_warm_teacher_is_not_left_untrained(stem, monkeypatch):
+    monkeypatch.setenv('TEACHER_CHECKPOINT', 'https://example.org/teacher.pth')
+    arguments = config_parser('').parse_args([str(CONFIGS[stem]), '--no-pretrained'])
+    with pytest.raises(ValueError, match=r"'teacher' goes on from http.* and would stay untrained"):
+        load_config(arguments)
+    arguments.cfg_options = {'model.members.teacher.checkpoint': 'teacher.pth'}
+    assert load_config(arguments).model.members.teacher.checkpoint == 'teacher.pth'
 
 
 @each_frozen

@@ -12,7 +12,8 @@ teacher_checkpoint = (
 model = dict(
     data_preprocessor=dict(size=_base_.crop_size),
     members=dict(teacher=dict(checkpoint=teacher_checkpoint)),
-    methods=dict(adm=dict(type='mmseg_adm.ADM')),
+    # CWD's weight for this data set.
+    methods=dict(adm=dict(type='mmseg_adm.ADM', consensus='channelwise', consensus_weight=10.0)),
 )
 # What is trained already goes on slowly.
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'members.teacher': dict(lr_mult=0.1)}))

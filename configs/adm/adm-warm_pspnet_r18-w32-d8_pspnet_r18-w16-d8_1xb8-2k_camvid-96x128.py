@@ -11,7 +11,7 @@ teacher_checkpoint = (
 model = dict(
     data_preprocessor=dict(size=_base_.crop_size),
     members=dict(teacher=dict(checkpoint=teacher_checkpoint)),
-    methods=dict(adm=dict(type='mmseg_adm.ADM')),
+    methods=dict(adm=dict(type='mmseg_adm.ADM', consensus='channelwise', consensus_weight=5.0)),
 )
 # What is trained already goes on slowly.
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'members.teacher': dict(lr_mult=0.1)}))

@@ -16,7 +16,7 @@ from mmseg_adm.export import is_distillation_config
 from mmseg_adm.models.bridge import is_bridge
 from mmseg_adm.models.members import resolve_config
 from mmseg_adm.pairing import pair as make_pair
-from mmseg_adm.pairing import recipes
+from mmseg_adm.pairing import recipe_of, recipes, wants_trained_teacher
 from mmseg_adm.zoo import read_config
 
 STUDENT, TEACHER = 'student', 'teacher'
@@ -34,6 +34,9 @@ SETTINGS = (
     'randomness',
 )
 PAIR_KEYS = (STUDENT, TEACHER, 'methods', 'seeds')
+ENTRY_KEYS = ('config', 'cfg_options', 'seeds', 'trained_teacher')
+# Stands for the teacher's weights where a config is only read.
+SOME_CHECKPOINT = 'trained-alone.pth'
 
 
 @dataclass(frozen=True)
@@ -125,44 +128,63 @@ def read_plan(path: str | Path, processes: int = 1) -> Plan:
         if not plan.get(key):
             raise ValueError(f'the plan {path} names no {key}')
     root = path.parent.parent
-    cells = []
-    for seed in plan.seeds:
-        for pair, entries in plan.pairs.items():
-            if unknown := set(entries) - set(PAIR_KEYS):
-                raise ValueError(f"pair '{pair}' has no {', '.join(unknown)}: {PAIR_KEYS}")
-            if seed not in _seeds(f"pair '{pair}'", entries, plan.seeds):
-                continue
-            for name in (STUDENT, TEACHER):
-                if name not in entries:
-                    raise ValueError(f"pair '{pair}' names no {name}")
-            alone = {name: entries[name] for name in (STUDENT, TEACHER)}
-            sources = {
-                name: _source(root, f'{pair}/{name}', entry) for name, entry in alone.items()
-            }
-            for name, entry in (alone | entries.get('methods', {})).items():
-                source = _source(root, f'{pair}/{name}', entry, sources)
-                entry = {} if isinstance(entry, str) else entry
-                seeds = _seeds(f"cell '{pair}/{name}'", entry, plan.seeds)
-                if name not in alone and seed not in seeds:
-                    continue
-                options = {**plan.get('cfg_options', {}), 'randomness.seed': seed}
-                options |= entry.get('cfg_options', {})
-                trained_teacher = entry.get('trained_teacher', False)
-                cells.append(_cell(pair, name, seed, source, options, trained_teacher, processes))
+    cells = [
+        cell
+        for seed in plan.seeds
+        for pair, entries in plan.pairs.items()
+        if seed in _seeds(f"pair '{pair}'", entries, plan.seeds)
+        for cell in _cells(plan, root, pair, seed, processes)
+    ]
     return Plan(path.stem, tuple(cells), processes)
+
+
+def _cells(plan: Config, root: Path, pair: str, seed: int, processes: int) -> list[Cell]:
+    """One pair's cells with one seed."""
+    entries = plan.pairs[pair]
+    if unknown := set(entries) - set(PAIR_KEYS):
+        raise ValueError(f"pair '{pair}' has no {', '.join(unknown)}: {PAIR_KEYS}")
+    for name in (STUDENT, TEACHER):
+        if name not in entries:
+            raise ValueError(f"pair '{pair}' names no {name}")
+    alone = {name: _entry(f'{pair}/{name}', entries[name]) for name in (STUDENT, TEACHER)}
+    for name, entry in alone.items():
+        if only := set(entry) & {'seeds', 'trained_teacher'}:
+            raise ValueError(f"cell '{pair}/{name}' is a network alone: no {', '.join(only)}")
+    sources = {name: _source(root, f'{pair}/{name}', entry) for name, entry in alone.items()}
+    cells = []
+    for name, given in (alone | entries.get('methods', {})).items():
+        entry = _entry(f'{pair}/{name}', given)
+        if seed not in _seeds(f"cell '{pair}/{name}'", entry, plan.seeds):
+            continue
+        source = _source(root, f'{pair}/{name}', entry, sources)
+        options = {**plan.get('cfg_options', {}), 'randomness.seed': seed}
+        options |= entry.get('cfg_options', {})
+        cells.append(_cell((pair, name, seed), source, options, entry, processes))
+    return cells
+
+
+def _entry(name: str, entry: str | Mapping) -> Mapping:
+    entry = dict(config=entry) if isinstance(entry, str) else entry
+    if unknown := set(entry) - set(ENTRY_KEYS):
+        raise ValueError(f"cell '{name}' has no {', '.join(sorted(unknown))}: {ENTRY_KEYS}")
+    if 'config' not in entry:
+        raise ValueError(f"cell '{name}' names no config")
+    return entry
 
 
 def _seeds(name: str, entry: Mapping, every: Sequence[int]) -> Sequence[int]:
     own = entry.get('seeds', every)
+    if not isinstance(own, (list, tuple)) or not own:
+        raise ValueError(f'{name}: seeds must be a list of some of {every}, got {own!r}')
     if unknown := set(own) - set(every):
         raise ValueError(f'{name}: the plan has no seeds {sorted(unknown)}: {every}')
     return own
 
 
 def _source(
-    root: Path, name: str, entry: str | Mapping, alone: Mapping[str, tuple[str, ...]] | None = None
+    root: Path, name: str, entry: Mapping, alone: Mapping[str, tuple[str, ...]] | None = None
 ) -> tuple[str, ...]:
-    config = entry if isinstance(entry, str) else entry['config']
+    config = entry['config']
     if alone and config in recipes():
         pair_flags = [f'--{member}={path}' for member, (path,) in alone.items()]
         return (*pair_flags, f'--method={config}')
@@ -172,23 +194,33 @@ def _source(
 
 
 def _cell(
-    pair: str,
-    name: str,
-    seed: int,
+    key: tuple[str, str, int],
     source: tuple[str, ...],
     options: Mapping[str, object],
-    trained_teacher: bool,
+    entry: Mapping,
     processes: int,
 ) -> Cell:
+    pair, name, seed = key
     resolved = _resolved(source, options)
     members = resolved.model.get('members') or {}
-    teachers = tuple(
-        member
-        for member, settings in members.items()
-        if settings.get('frozen') or (trained_teacher and member == TEACHER)
-    )
-    settings = _hash(resolved, trained_teacher, processes)
-    return Cell(pair, name, seed, source, tuple(options.items()), teachers, settings)
+    teachers = [member for member, settings in members.items() if settings.get('frozen')]
+    if goes_on := _goes_on(source, entry):
+        if TEACHER not in members or TEACHER in teachers:
+            raise ValueError(f"cell '{pair}/{name}': trained_teacher is for a teacher that trains")
+        teachers.append(TEACHER)
+    settings = _hash(resolved, goes_on, processes)
+    return Cell(pair, name, seed, source, tuple(options.items()), tuple(teachers), settings)
+
+
+def _goes_on(source: tuple[str, ...], entry: Mapping) -> bool:
+    """Whether a teacher in training starts from the one that was trained alone."""
+    if entry.get('trained_teacher'):
+        return True
+    *_, last = source
+    config = _read(source) if len(source) == 1 else recipe_of(last.removeprefix('--method='))
+    if not is_distillation_config(config) or not wants_trained_teacher(config):
+        return False
+    return not config.model.members[TEACHER].get('frozen')
 
 
 def _resolved(source: tuple[str, ...], options: Mapping[str, object]) -> Config:
@@ -201,7 +233,7 @@ def _read(source: tuple[str, ...]) -> Config:
         return read_config(source[0])
     student, teacher, method = (flag.partition('=')[2] for flag in source)
     # Where the teacher's weights lie is known when the cell runs.
-    return make_pair(student, teacher, method, teacher_checkpoint='')
+    return make_pair(student, teacher, method, teacher_checkpoint=SOME_CHECKPOINT)
 
 
 def _hash(config: Config, trained_teacher: bool, processes: int) -> str:
@@ -220,12 +252,16 @@ def _hash(config: Config, trained_teacher: bool, processes: int) -> str:
     for member in (settings['model'].get('members') or {}).values():
         if member.get('frozen'):
             member['checkpoint'] = None
+        elif member.get('checkpoint') == SOME_CHECKPOINT:
+            member['checkpoint'] = ''
     for split in ('train', 'val'):
         loader = settings[f'{split}_dataloader']
         for dataset in _plain_datasets(loader['dataset']):
             _forget_place(dataset)
-        for key in ('num_workers', 'persistent_workers', 'worker_init_fn'):
+        for key in ('num_workers', 'persistent_workers'):
             loader.pop(key, None)
+        if loader.get('worker_init_fn') == {'type': 'mmseg_adm.share_by_file_name'}:
+            loader.pop('worker_init_fn')
         loader['dataset'].pop('cache', None)
     text = json.dumps(settings, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -107,8 +107,15 @@ def _split(weights: Weights, modules: Collection[str]) -> tuple[Weights, Weights
 
 def _held_members(weights: Weights) -> dict[str, Weights]:
     """The members of a distillation's checkpoint by name; none in any other."""
-    names = [key.split('.')[1] for key in weights if key.startswith('members.')]
-    return {name: _below(f'members.{name}.', weights) for name in dict.fromkeys(names)}
+    prefixes = {}
+    for key in weights:
+        kind, _, rest = key.partition('.')
+        name = rest.partition('.')[0]
+        if kind == 'members':
+            prefixes[name] = f'members.{name}.'
+        elif kind == 'averages':
+            prefixes[name] = f'averages.{name}.module.'
+    return {name: _below(prefix, weights) for name, prefix in prefixes.items()}
 
 
 def _chosen(

@@ -89,7 +89,9 @@ class _MembersLoop:
         self.evaluators = {model.student: self.evaluator}
         for name in self.members[1:]:
             self.evaluators[name] = runner.build_evaluator(_prefixed(configs, name))
-        self.with_agreement = agreement and len(self.members) > 1
+        # An average repeats its member: with it there would be less to agree on.
+        self.compared = tuple(name for name in self.members if name not in model.averages)
+        self.with_agreement = agreement and len(self.compared) > 1
         # A frozen member never changes: without agreement it is evaluated once.
         self.known: dict[str, float] = {}
         ignore_index = configs[0].get('ignore_index', 255)
@@ -123,7 +125,8 @@ class _MembersLoop:
         for name, outputs in predictions.items():
             self.evaluators[name].process(data_samples=outputs, data_batch=data_batch)
         if self.with_agreement:
-            self.agreement.process(_side_by_side(list(predictions.values())), data_batch)
+            compared = [predictions[name] for name in self.compared]
+            self.agreement.process(_side_by_side(compared), data_batch)
         runner.call_hook(
             f'after_{self.stage}_iter',
             batch_idx=idx,
@@ -145,7 +148,7 @@ class _MembersLoop:
             reusable = name in self.model.frozen and name != self.model.student
             if reusable and not self.with_agreement:
                 self.known.update(found)
-        student, *others = self.members
+        student, *others = self.compared
         for name in others:
             if f'{name}/mIoU' in metrics:
                 gap = metrics[f'{name}/mIoU'] - metrics[f'{student}/mIoU']

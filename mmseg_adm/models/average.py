@@ -21,19 +21,23 @@ class MovingAverage(ExponentialMovingAverage):
     without gradient; its weights are saved, so that a run is resumed with them.
 
     Args:
-        network: The member that it follows.
-        momentum: The share of the present weights, in (0, 1).
+        followed: The name of the member that it follows.
+        network: That member.
+        momentum: The share of the present weights in each batch, in (0, 1).
     """
 
-    def __init__(self, network: nn.Module, momentum: float) -> None:
+    def __init__(self, followed: str, network: nn.Module, momentum: float) -> None:
         super().__init__(network, momentum, update_buffers=True)
+        self.followed = followed
         self.module.eval()
+        self.avg_parameters: dict[str, Tensor] = {}
 
     def follow(self, network: nn.Module) -> None:
         """Take in the member's present weights, at first as they are."""
-        # Moving or copying this module leaves the tensors behind that its parent class holds.
+        # Kept, they would be other tensors as soon as this module is moved or copied.
         self.avg_parameters = self.module.state_dict()
         self.update_parameters(network)
+        self.avg_parameters = {}
 
     def train(self, mode: bool = True) -> MovingAverage:
         """Stay as in evaluation."""
@@ -83,4 +87,8 @@ def build_average(name: str, config: Mapping, trained: Mapping[str, nn.Module]) 
         raise ValueError(
             f"member '{name}' (MovingAverage): momentum must be in (0, 1), got {momentum!r}"
         )
-    return MovingAverage(trained[followed], momentum)
+    if hasattr(trained[followed], 'bridge_of'):
+        raise ValueError(
+            f"member '{name}' (MovingAverage): '{followed}' is a bridge, which is not averaged"
+        )
+    return MovingAverage(followed, trained[followed], momentum)

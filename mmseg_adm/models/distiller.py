@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from mmseg_adm.checkpoint import check_state_dict, install_safe_loading
 from mmseg_adm.registry import MODELS
 
-from .average import averaged_member, build_average, is_average
-from .bridge import SharedModule, bridged_teacher, build_bridge, is_bridge
-from .members import FrozenMember, build_member, resolve_members
-from .methods.build import build_method
+from .bridge import SharedModule
+from .members import FrozenMember, resolve_members
+from .methods.build import AVERAGE, FROZEN, build_method
+from .networks import build_networks
 from .preprocessor import MembersDataPreprocessor
 from .step import DistillationStep
 from .taps import FeatureTap, Recorder, decode_head_of, find_classifier, recording
@@ -63,43 +63,22 @@ class KnowledgeDistiller(BaseModel):
         super().__init__(data_preprocessor, init_cfg)
         methods = {name: config for name, config in (methods or {}).items() if config is not None}
         _check_names(members, methods)
-        bridges = {name: config for name, config in members.items() if is_bridge(config)}
-        averages = {name: config for name, config in members.items() if is_average(config)}
-        own_preprocessors = {
-            name: MMSEG_MODELS.build(config.pop('data_preprocessor'))
-            for name, config in members.items()
-            if name not in bridges and config.get('data_preprocessor')
-        }
-        # A bridge goes on from what its teacher has seen, an average sees what its member sees.
-        sources = {name: bridged_teacher(config) for name, config in bridges.items()}
-        sources |= {name: averaged_member(config) for name, config in averages.items()}
-        for name, source in sources.items():
-            if source in own_preprocessors:
-                own_preprocessors[name] = own_preprocessors[source]
-        if own_preprocessors:
-            everyone = len(own_preprocessors) == len(members)
+        networks = build_networks(members)
+        if networks.preprocessors:
+            everyone = len(networks.preprocessors) == len(members)
             self.data_preprocessor = MembersDataPreprocessor(
-                None if everyone else self.data_preprocessor, own_preprocessors
+                None if everyone else self.data_preprocessor, networks.preprocessors
             )
-
-        self.members = ModuleDict()
-        self.frozen: dict[str, FrozenMember] = {}
-        for name, config in members.items():
-            if name in sources:
-                continue
-            member = build_member(name, config)
-            if isinstance(member, FrozenMember):
-                self.frozen[name] = member
-            else:
-                self.members[name] = member
-        for name, config in bridges.items():
-            self.members[name] = build_bridge(name, config, members, self.frozen)
-        self.averages = ModuleDict()
-        for name, config in averages.items():
-            self.averages[name] = build_average(name, config, self.members)
-        self._averaged = {name: averaged_member(config) for name, config in averages.items()}
+        self.members = ModuleDict(networks.trained)
+        self.frozen: dict[str, FrozenMember] = networks.frozen
+        self.averages = ModuleDict(networks.averages)
         if student not in members:
             raise ValueError(f"student='{student}' is not a member: {', '.join(members)}")
+        if student in self.averages:
+            raise ValueError(
+                f"student='{student}' is a moving average: name the member that it follows, and "
+                'export the average by its name'
+            )
         if not self.members:
             raise ValueError('every member is frozen: there is nothing to train')
         self.student = student
@@ -108,10 +87,10 @@ class KnowledgeDistiller(BaseModel):
         self._check_classes()
 
         self.methods = ModuleDict()
-        networks = {name: self.network(name) for name in self.member_names}
+        by_name = {name: self.network(name) for name in self.member_names}
+        resting = dict.fromkeys(self.frozen, FROZEN) | dict.fromkeys(self.averages, AVERAGE)
         for name, config in methods.items():
-            taught = {**self.frozen, **self.averages}
-            self.methods[name] = build_method(name, config, networks, taught)
+            self.methods[name] = build_method(name, config, by_name, resting)
         self._shared = [each for each in self.members.modules() if isinstance(each, SharedModule)]
         self._trained_taps: dict[str, dict[str, FeatureTap]] = {}
         self._set_taps()
@@ -188,10 +167,10 @@ class KnowledgeDistiller(BaseModel):
         return losses
 
     def _follow(self) -> None:
-        """Update the averages with what the last optimiser step has made of their members."""
+        """Let the averages take in what their members are now, once a batch."""
         if self.training:
-            for name, average in self.averages.items():
-                average.follow(self.members[self._averaged[name]])
+            for average in self.averages.values():
+                average.follow(self.members[average.followed])
 
     def predict(self, inputs: Tensor | dict, data_samples: list | dict | None = None) -> list:
         """Predictions of the student, as its own ``predict`` gives them."""

@@ -41,6 +41,45 @@ def test_a_trial_runs_with_some_of_the_seeds(tmp_path):
         read_plan(write_plan(tmp_path, methods, (3, 5)))
 
 
+@pytest.mark.parametrize(
+    ('entry', 'message'),
+    [
+        (dict(trained_teachers=True), "cell 'tiny/dml' has no trained_teachers"),
+        (dict(config=None), "cell 'tiny/dml' names no config"),
+        (dict(seeds=()), r"cell 'tiny/dml': seeds must be a list of some of \(0, 1\), got \(\)"),
+        (dict(seeds=0), "cell 'tiny/dml': seeds must be a list of some of .*, got 0"),
+    ],
+)
+def test_what_an_entry_must_not_say(entry, message, tmp_path):
+    entry = dict(config=shipped('dml')['dml']) | entry
+    entry = {key: value for key, value in entry.items() if value is not None}
+    with pytest.raises(ValueError, match=message):
+        read_plan(write_plan(tmp_path, dict(dml=entry), (0, 1)))
+
+
+def test_a_frozen_teacher_does_not_go_on(tmp_path):
+    methods = dict(kd=dict(config=shipped('kd')['kd'], trained_teacher=True))
+    with pytest.raises(ValueError, match='trained_teacher is for a teacher that trains'):
+        read_plan(write_plan(tmp_path, methods, (0,)))
+
+
+def test_a_network_alone_has_no_teacher(tmp_path):
+    path = write_plan(tmp_path, shipped('dml'), (0,))
+    with path.open('a') as file:
+        file.write('pairs["tiny"]["student"] = dict(config=pairs["tiny"]["student"], seeds=(0,))')
+    with pytest.raises(ValueError, match="'tiny/student' is a network alone: no seeds"):
+        read_plan(path)
+
+
+@pytest.mark.parametrize('method', ['adm-warm', 'configs/adm/adm-warm_{}_{}'])
+def test_a_warm_config_starts_from_the_trained_teacher(method, tmp_path):
+    plan = read_plan(write_plan(tmp_path, dict(warm=method.format(PAIR, SETTING)), (0,)))
+    assert plan.cells[-1].teachers == ('teacher',)
+    assert set(initial_weights(plan, plan.cells[-1], tmp_path / 'initial')) == {
+        'model.members.student.checkpoint'
+    }
+
+
 def test_a_pair_runs_with_some_of_the_seeds(tmp_path):
     path = write_plan(tmp_path, shipped('kd'), (3, 5))
     with path.open('a') as file:

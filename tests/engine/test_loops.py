@@ -156,6 +156,21 @@ def test_three_members(city, tmp_path):
     assert metrics['agreement'] < 100
 
 
+def test_an_average_is_measured_and_compared_with_nobody(city, tmp_path):
+    config = bare(demo_config(city, tmp_path))
+    found = {}
+    for name in ('without', 'with'):
+        if name == 'with':
+            config.model.members.mean_teacher = dict(type='mmseg_adm.MovingAverage')
+        config.experiment_name = f'average_{name}'
+        runner = Runner.from_cfg(config)
+        found[name] = runner.val()
+    average = {key: value for key, value in found['with'].items() if key.startswith('mean_')}
+    assert {'mean_teacher/mIoU', 'mean_teacher/aAcc'} <= average.keys()
+    assert found['with'].keys() - average.keys() == found['without'].keys()
+    assert {'gap/mIoU', 'agreement'} <= found['without'].keys()
+
+
 def test_one_member_has_neither_gap_nor_agreement(city, tmp_path):
     config = bare(demo_config(city, tmp_path))
     config.model.members.pop('teacher')

@@ -12,7 +12,7 @@ from factory import (
     segmentor,
 )
 from mmengine.model import ExponentialMovingAverage
-from mmengine.optim import OptimWrapper, build_optim_wrapper
+from mmengine.optim import build_optim_wrapper
 from torch.testing import assert_close
 
 pytestmark = pytest.mark.core
@@ -108,21 +108,33 @@ def test_it_teaches_as_in_evaluation(tmp_path):
     assert_close(losses_of(frozen)['kd.loss_kl'], loss)
 
 
-def test_no_gradient_reaches_it_and_no_optimiser_holds_it():
+def test_it_moves_with_its_member_alone():
     model = distiller()
-    wrapper = build_optim_wrapper(
-        model, dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1))
-    )
-    assert isinstance(wrapper, OptimWrapper)
-    sum(value for key, value in losses_of(model).items() if 'loss' in key).backward()
-    parameters = list(average_of(model).parameters())
-    assert all(each.grad is None and not each.requires_grad for each in parameters)
-    held = {id(each) for group in wrapper.param_groups for each in group['params']
-            if each.requires_grad}  # fmt: skip
-    assert not held & set(map(id, parameters))
-    assert model.network('student').decode_head.conv_seg.weight.grad.abs().sum() > 0
-    # KD from the average alone: the teacher learns from its own labels.
-    assert model.network('teacher').decode_head.conv_seg.weight.grad is not None
+    optimizer = dict(type='AdamW', lr=0.1, weight_decay=0.5)
+    wrapper = build_optim_wrapper(model, dict(type='OptimWrapper', optimizer=optimizer))
+    losses_of(model)
+    before = weights_of(average_of(model))
+    student = weights_of(model.network('student'))
+    present = weights_of(model.network('teacher'))
+    model.train_step(raw_batch(), wrapper)
+    # The step began with the member as it was; weight decay would move what an optimiser holds.
+    assert all(each.grad is None for each in average_of(model).parameters())
+    assert_close(weights_of(average_of(model)), mixed(before, present))
+    for name, old in (('student', student), ('teacher', present)):
+        key = 'decode_head.conv_seg.weight'
+        assert not torch.equal(weights_of(model.network(name))[key], old[key])
+
+
+def test_it_follows_once_a_batch_also_between_steps():
+    model = distiller()
+    losses_of(model)
+    expected = weights_of(average_of(model))
+    shift(model.network('teacher'))
+    for _ in range(3):
+        expected = mixed(expected, weights_of(model.network('teacher')))
+        losses_of(model)
+    parameters = dict(average_of(model).named_parameters())
+    assert_close(parameters, {key: expected[key] for key in parameters})
 
 
 def test_it_changes_nothing_of_the_others():
@@ -154,10 +166,19 @@ def test_it_is_averaged_with_the_run():
     model = distiller()
     losses_of(model)
     averaged = ExponentialMovingAverage(model, momentum=0.5)
-    shift(model.network('teacher'))
-    losses_of(model)
-    averaged.update_parameters(model)
-    assert_close(weights_of(average_of(averaged.module)), weights_of(average_of(model)))
+    expected = {}
+    for _ in range(2):
+        shift(model.network('teacher'))
+        losses_of(model)
+        averaged.update_parameters(model)
+        for key, value in average_of(model).named_parameters():
+            last = expected.get(key, value)
+            expected[key] = (0.5 * last + 0.5 * value).detach()
+    assert_close(dict(average_of(averaged.module).named_parameters()), expected)
+    # Nothing is kept twice.
+    kept = {value.data_ptr() for value in averaged.module.state_dict().values()}
+    assert not averaged.module.averages['mean_teacher'].avg_parameters
+    assert len(kept) >= len(dict(average_of(model).named_parameters()))
 
 
 def test_it_sees_what_its_member_sees():
@@ -183,6 +204,7 @@ def test_a_student_may_learn_from_its_own():
         (dict(decay=0.9), r"member 'mean_teacher' .* no option 'decay'. Its options: of, momentum"),
         (dict(of='tutor'), "follows 'tutor', which is not a member in training: student, teacher"),
         (dict(of='mean_teacher'), "follows 'mean_teacher', which is not a member in training"),
+        (dict(data_preprocessor=preprocessor()), "no option 'data_preprocessor'"),
         (dict(momentum=1.0), r'momentum must be in \(0, 1\), got 1.0'),
         (dict(momentum=0), r'momentum must be in \(0, 1\), got 0'),
         (dict(momentum='0.1'), r"momentum must be in \(0, 1\), got '0.1'"),
@@ -202,5 +224,36 @@ def test_a_frozen_member_has_no_average(tmp_path):
 
 def test_nobody_trains_it():
     dml = dict(type='mmseg_adm.DML', members=('student', 'mean_teacher'))
-    with pytest.raises(ValueError, match="it trains 'mean_teacher', which is frozen"):
+    with pytest.raises(ValueError, match="'mean_teacher', which is a moving average"):
         distiller(dict(dml=dml))
+
+
+def test_it_is_not_what_is_deployed():
+    with pytest.raises(ValueError, match="student='mean_teacher' is a moving average: name the"):
+        build(dict(config_of(), student='mean_teacher'))
+
+
+def test_a_bridge_has_no_average(tmp_path):
+    checkpoint = save_segmentor(tmp_path / 'teacher.pth', segmentor(8))
+    members = dict(
+        teacher=segmentor(8, frozen=True, checkpoint=checkpoint),
+        bridge=dict(type='mmseg_adm.TeacherBridge'),
+    )
+    with pytest.raises(ValueError, match="'bridge' is a bridge, which is not averaged"):
+        distiller({}, average=dict(of='bridge'), **members)
+
+
+def test_a_member_may_start_from_the_average_of_a_run(tmp_path):
+    model = distiller()
+    losses_of(model)
+    shift(model.network('teacher'), by=0.01)
+    losses_of(model)
+    path = tmp_path / 'run.pth'
+    torch.save({'state_dict': model.state_dict()}, path)
+    members = dict(
+        student=segmentor(4),
+        mean_teacher=segmentor(8, auxiliary=True, checkpoint=str(path)),
+    )
+    methods = dict(kd=dict(type='mmseg_adm.KD', teacher='mean_teacher'))
+    other = build(distiller_config(methods, members=members))
+    assert_close(weights_of(other.network('mean_teacher')), weights_of(average_of(model)))

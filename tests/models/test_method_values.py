@@ -164,7 +164,7 @@ def by_hand(model, captured, consensus, divergence, at):
     elif consensus == 'imitation':
         expected['loss_consensus'] = imitation(captured, agreement * valid)
     elif consensus == 'channelwise':
-        expected['loss_consensus'] = channelwise(captured, agreement * valid)
+        expected['loss_consensus'] = channelwise(captured, agreement)
     elif consensus == 'reweighting':
         expected['loss_consensus'] = reweighted(captured, 'student', agreement)
     if divergence == 'weighting':
@@ -381,6 +381,46 @@ def test_adm_compares_with_a_target_for_one_side_and_the_teacher_for_the_other(c
     assert_close(found['method.similarity'], target['method.similarity'])
     assert_close(found['method.loss_divergence'], teacher['method.loss_divergence'])
     assert not found['method.loss_consensus'].equal(teacher['method.loss_consensus'])
+
+
+def test_adm_shows_what_each_side_is_weighted_by():
+    members = {name: network(width, dropout=0.0)
+               for name, width in (('student', 4), ('teacher', 8), ('tutor', 8))}  # fmt: skip
+
+    def maps_with(**options):
+        torch.manual_seed(0)
+        method = dict(type='mmseg_adm.ADM', **options)
+        model = MODELS.build(distiller_config(dict(method=method), members=members))
+        return model.observe(raw_batch(), model.methods['method'].maps)
+
+    found, target, teacher = (
+        maps_with(**options)
+        for options in (dict(target='tutor'), dict(teacher='tutor'), dict(teacher='teacher'))
+    )
+    assert_close(found['similarity'], target['similarity'])
+    assert_close(found['consensus weight'], target['consensus weight'])
+    assert_close(found['divergence weight'], teacher['divergence weight'])
+    assert not found['divergence weight'].equal(target['divergence weight'])
+
+
+def test_a_target_is_as_wide_as_the_teacher():
+    members = {name: network(width) for name, width in
+               (('student', 4), ('teacher', 8), ('tutor', 6))}  # fmt: skip
+    method = dict(type='mmseg_adm.ADM', target='tutor')
+    with pytest.raises(ValueError, match=r"'tutor' and 'teacher' are \[12, 16\] wide: with at="):
+        MODELS.build(distiller_config(dict(method=method), members=members))
+    MODELS.build(distiller_config(dict(method=dict(method, at='logits')), members=members))
+
+
+def test_all_weights_one_is_cwd_at_any_size():
+    networks = dict(student=network(4, (1, 2)), teacher=network(8, (1, 1)))
+    methods = dict(
+        adm=dict(type='mmseg_adm.ADM', control='ones', divergence=None),
+        cwd=dict(type='mmseg_adm.CWD'),
+    )
+    model = MODELS.build(distiller_config(methods, members=networks))
+    losses = losses_of(model)
+    assert_close(losses['adm.loss_consensus'], losses['cwd.loss_cwd'])
 
 
 def test_adm_monitors_are_logged_and_not_summed():

@@ -14,8 +14,9 @@ from mmseg_adm.profiling import comparable_configs, profile_step, use_untrained_
 CAMVID = {
     path.parent.name: path
     for path in ROOT.glob('configs/*/[!p]*_camvid-96x128.py')
-    if 'offline' not in path.stem
+    if not path.stem.startswith('adm-')
 }
+VARIANTS = ('adm-offline', 'adm-warm')
 
 
 def run(tool, *arguments, cwd, **environment):
@@ -87,8 +88,8 @@ def test_an_average_is_no_part_of_the_floor(tmp_path, monkeypatch):
 
 def test_every_method_has_a_config_of_the_pair():
     found = comparable_configs(CAMVID['adm'])
-    assert {path.stem.split('_')[0] for path in found} == {*map(str.lower, METHODS), 'adm-offline'}
-    assert len(found) == len(METHODS) + 1
+    assert {path.stem.split('_')[0] for path in found} == {*map(str.lower, METHODS), *VARIANTS}
+    assert len(found) == len(METHODS) + len(VARIANTS)
     assert all(path.stem.endswith('2k_camvid-96x128') for path in found)
 
 
@@ -101,7 +102,7 @@ def test_one_table_of_all_methods(tmp_path):
     )  # fmt: skip
     assert result.returncode == 0, result.stderr[-2000:]
     rows = [line.split('│')[1:-1] for line in result.stdout.splitlines() if line.startswith('│')]
-    assert {row[0].strip() for row in rows} == {*map(str.lower, METHODS), 'adm-offline'}
+    assert {row[0].strip() for row in rows} == {*map(str.lower, METHODS), *VARIANTS}
     for row in rows:
         assert all(float(cell) > 0 for cell in row[3:8])
 

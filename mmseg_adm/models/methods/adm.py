@@ -126,6 +126,10 @@ class ADM(DistillationMethod):
         self.student = student
         self.teacher = teacher
         self.target = teacher if target is None else target
+        if target is not None and consensus is None:
+            raise ValueError(f'target={target!r} is whom the student learns from: set consensus')
+        if target is not None and student in (teacher, target):
+            raise ValueError(f"'{student}' cannot teach itself: name another teacher and target")
         self.consensus = one_of('consensus', consensus, CONSENSUS)
         self.divergence = one_of('divergence', divergence, DIVERGENCE)
         self.at: str = one_of('at', at, ('features', 'logits'))
@@ -169,15 +173,20 @@ class ADM(DistillationMethod):
 
     def setup(self, networks: Mapping[str, nn.Module]) -> None:
         if self.at == 'features':
-            widths = [channels_at(networks[name], 'features')
-                      for name in (self.student, self.target)]  # fmt: skip
-            self.projection = match_width(*widths)
-        for side, name in (('student', self.student), ('teacher', self.teacher)):
-            if name not in networks:
-                continue
+            width, *others = (
+                channels_at(networks[name], 'features') for name in self._compared_members()
+            )
+            if len(set(others)) > 1:
+                raise ValueError(
+                    f"the features of '{self.target}' and '{self.teacher}' are {others} wide: with "
+                    "at='features' the target must be as wide as the teacher"
+                )
+            self.projection = match_width(width, others[0])
+        sides = {self.student: 'student', self.teacher: 'teacher'}
+        for name in self.updates():
             settings = cross_entropy_of(networks[name])
             weight = settings.class_weight if self.class_weight else None
-            self.register_buffer(f'{side}_class_weight', weight, persistent=False)
+            self.register_buffer(f'{sides[name]}_class_weight', weight, persistent=False)
             self.over_all_pixels[name] = settings.over_all_pixels
 
     def forward(self, step: DistillationStep) -> dict[str, Tensor]:
@@ -196,11 +205,11 @@ class ADM(DistillationMethod):
     @torch.no_grad()
     def maps(self, step: DistillationStep) -> dict[str, Tensor]:
         """Similarity and both weights, each (B, h, w), for pictures."""
-        compared = self._compare(step, self._compared_members()[1])
+        compared = [self._compare(step, name) for name in self._compared_members()[1:]]
         return {
-            'similarity': compared.similarity,
-            'consensus weight': compared.consensus,
-            'divergence weight': compared.divergence,
+            'similarity': compared[0].similarity,
+            'consensus weight': compared[0].consensus,
+            'divergence weight': compared[-1].divergence,
         }
 
     def _compared_members(self) -> tuple[str, ...]:
@@ -243,8 +252,10 @@ class ADM(DistillationMethod):
             return self._modulated(step, self.student, compared.consensus)
         if self.consensus == 'reweighting':
             return self._reweighted(step, self.student, compared.consensus)
+        if self.consensus == 'channelwise':
+            return self._channelwise(step, compared.consensus)
         weight = compared.consensus * compared.valid
-        if self.consensus in ('imitation', 'channelwise'):
+        if self.consensus == 'imitation':
             return self._imitation(step, weight)
         return alignment_loss(compared.similarity, weight, step.over_ranks(weight.sum()))
 
@@ -280,14 +291,18 @@ class ADM(DistillationMethod):
         return difference * step.over_ranks(labelled.sum()) / step.labels.numel()
 
     def _imitation(self, step: DistillationStep, weight: Tensor) -> Tensor:
-        student, target = (step.read(name, 'logits') for name in (self.student, self.target))
-        target = step.match_size(target, like=student)
-        weight = step.match_size(weight[:, None], like=student)[:, 0]
-        valid = step.valid(student)
-        if self.consensus == 'channelwise':
-            return channel_wise_divergence(student, target, valid=valid, weight=weight)
-        weight = weight * valid
+        student, target = self._logits_of_both(step)
+        weight = step.match_size(weight[:, None], like=student)[:, 0] * step.valid(student)
         return weighted_pixel_kl(student, target, weight, normalizer=step.over_ranks(weight.sum()))
+
+    def _channelwise(self, step: DistillationStep, weight: Tensor) -> Tensor:
+        student, target = self._logits_of_both(step)
+        weight = step.match_size(weight[:, None], like=student)[:, 0]
+        return channel_wise_divergence(student, target, valid=step.valid(student), weight=weight)
+
+    def _logits_of_both(self, step: DistillationStep) -> tuple[Tensor, Tensor]:
+        student, target = (step.read(name, 'logits') for name in (self.student, self.target))
+        return student, step.match_size(target, like=student)
 
     def _class_weight(self, member: str) -> Tensor | None:
         return self.student_class_weight if member == self.student else self.teacher_class_weight

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 from torch import nn
 
@@ -13,9 +13,12 @@ from mmseg_adm.registry import MODELS
 from ..taps import NAMED_POINTS, map_shapes
 from .base import DistillationMethod
 
+FROZEN = 'frozen'
+AVERAGE = 'a moving average'
+
 
 def build_method(
-    name: str, config: Mapping, networks: Mapping[str, nn.Module], frozen: Collection[str]
+    name: str, config: Mapping, networks: Mapping[str, nn.Module], resting: Mapping[str, str]
 ) -> DistillationMethod:
     """Build the method that a config calls ``name``.
 
@@ -23,11 +26,11 @@ def build_method(
         name: What the config calls it.
         config: ``type`` and options.
         networks: The members by name.
-        frozen: Names of those that don't train.
+        resting: What those are that don't train, by name: frozen, for one.
 
     Raises:
         ValueError: If the type or an option is unknown, a value impossible, a member or a tap
-            not there, or a member that the method trains is frozen.
+            not there, or a member that the method trains does not train.
     """
     options = dict(config) if isinstance(config, Mapping) else {}
     kind = options.pop('type', None)
@@ -40,7 +43,7 @@ def build_method(
     try:
         _check_options(kind, options)
         method = kind(**options)
-        _check_members(method, networks, frozen)
+        _check_members(method, networks, resting)
         method.setup(networks)
     except (ValueError, TypeError, KeyError, RuntimeError, OverflowError) as error:
         raise ValueError(f"method '{name}' ({kind.__name__}): {error}") from error
@@ -57,7 +60,7 @@ def _check_options(kind: type, options: Mapping) -> None:
 
 
 def _check_members(
-    method: DistillationMethod, networks: Mapping[str, nn.Module], frozen: Collection[str]
+    method: DistillationMethod, networks: Mapping[str, nn.Module], resting: Mapping[str, str]
 ) -> None:
     for name in (*method.reads(), *method.updates()):
         if name not in networks:
@@ -74,7 +77,6 @@ def _check_members(
             except RuntimeError as error:
                 raise ValueError(f"trying member '{name}' on an image: {error}") from None
     for name in method.updates():
-        if name in frozen:
-            raise ValueError(
-                f"it trains '{name}', which is frozen. {method.frozen_advice}".rstrip()
-            )
+        if name in resting:
+            advice = method.frozen_advice if resting[name] == FROZEN else 'It may only teach'
+            raise ValueError(f"it trains '{name}', which is {resting[name]}. {advice}".rstrip())
