@@ -36,9 +36,12 @@ IGNORED_SHARE = (0.1, 0.8)  # by rank
 STRENGTHS = (0.0, 1.0, 0.0)
 SIZE_OF_DATA = 7
 TEACHER = 'teacher.pth'
-# Beside the first variant of each method; those whose name ends so have a frozen teacher.
+# Beside the first variant of each method; those whose name ends so have a frozen teacher, or a
+# moving average of it.
 FROZEN = 'frozen'
+AVERAGE = 'average'
 FURTHER = {
+    'ADM-average': ('ADM', dict(target='mean_teacher')),
     'ADM-modulation': ('ADM', dict(consensus='modulation', divergence='modulation')),
     'ADM-repulsion': ('ADM', dict(divergence='repulsion', at='logits')),
     'CWD-features': ('CWD', dict(at='features', weight=50.0)),
@@ -84,6 +87,8 @@ def distiller(name: str, folder: Path) -> nn.Module:
     frozen = name.endswith(FROZEN) or variant.members == 'bridge'
     checkpoint = str(folder / TEACHER) if frozen else None
     members = variant.networks(network(4), network(8), checkpoint)
+    if name.endswith(AVERAGE):
+        members['mean_teacher'] = dict(type='mmseg_adm.MovingAverage', of='teacher')
     config = distiller_config(dict(method=variant.config), members=members, student=variant.student)
     return build(config)
 
@@ -111,7 +116,9 @@ def gradients(model: nn.Module, batch: dict) -> dict[str, Tensor]:
     data = plain.data_preprocessor(batch, True)
     total, _ = plain.parse_losses(model(**data, mode='loss'))
     total.backward()
-    return {name: value.grad.clone() for name, value in plain.named_parameters()}
+    return {
+        name: value.grad.clone() for name, value in plain.named_parameters() if value.requires_grad
+    }
 
 
 def distributed(model: nn.Module) -> MMDistributedDataParallel:
