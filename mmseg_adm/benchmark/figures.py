@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .plan import STUDENT, TEACHER
+from .settings import STUDENT, TEACHER
 from .summary import Spread, Summary
 
 PREFIX = 'IoU.'

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,24 +17,10 @@ from mmseg_adm.pairing import pair as make_pair
 from mmseg_adm.pairing import recipe_of, recipes, wants_trained_teacher
 from mmseg_adm.zoo import read_config
 
-STUDENT, TEACHER = 'student', 'teacher'
-# What decides what comes out of a training.
-SETTINGS = (
-    'model',
-    'train_dataloader',
-    'train_cfg',
-    'optim_wrapper',
-    'param_scheduler',
-    'val_dataloader',
-    'val_evaluator',
-    'default_hooks',
-    'custom_hooks',
-    'randomness',
-)
+from .settings import SOME_CHECKPOINT, STUDENT, TEACHER, settings_hash
+
 PAIR_KEYS = (STUDENT, TEACHER, 'methods', 'seeds')
 ENTRY_KEYS = ('config', 'cfg_options', 'seeds', 'trained_teacher')
-# Stands for the teacher's weights where a config is only read.
-SOME_CHECKPOINT = 'trained-alone.pth'
 
 
 @dataclass(frozen=True)
@@ -208,7 +192,7 @@ def _cell(
         if TEACHER not in members or TEACHER in teachers:
             raise ValueError(f"cell '{pair}/{name}': trained_teacher is for a teacher that trains")
         teachers.append(TEACHER)
-    settings = _hash(resolved, goes_on, processes)
+    settings = settings_hash(resolved, goes_on, processes)
     return Cell(pair, name, seed, source, tuple(options.items()), tuple(teachers), settings)
 
 
@@ -234,52 +218,6 @@ def _read(source: tuple[str, ...]) -> Config:
     student, teacher, method = (flag.partition('=')[2] for flag in source)
     # Where the teacher's weights lie is known when the cell runs.
     return make_pair(student, teacher, method, teacher_checkpoint=SOME_CHECKPOINT)
-
-
-def _hash(config: Config, trained_teacher: bool, processes: int) -> str:
-    """Of all that decides what comes out: not of where data and teachers lie on a machine."""
-    settings = {key: value for key, value in config.to_dict().items() if key in SETTINGS}
-    # Left out where they are the default: lines from before they were hashed still count.
-    if processes > 1:
-        settings['processes'] = processes
-    if trained_teacher:
-        settings['trained_teacher'] = True
-        settings['model']['members'][TEACHER]['checkpoint'] = ''
-    if config.get('load_from'):
-        settings['load_from'] = config['load_from']
-    # It looks and changes nothing.
-    settings.get('default_hooks', {}).pop('preflight', None)
-    for member in (settings['model'].get('members') or {}).values():
-        if member.get('frozen'):
-            member['checkpoint'] = None
-        elif member.get('checkpoint') == SOME_CHECKPOINT:
-            member['checkpoint'] = ''
-    for split in ('train', 'val'):
-        loader = settings[f'{split}_dataloader']
-        for dataset in _plain_datasets(loader['dataset']):
-            _forget_place(dataset)
-        for key in ('num_workers', 'persistent_workers'):
-            loader.pop(key, None)
-        if loader.get('worker_init_fn') == {'type': 'mmseg_adm.share_by_file_name'}:
-            loader.pop('worker_init_fn')
-        loader['dataset'].pop('cache', None)
-    text = json.dumps(settings, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _plain_datasets(dataset: dict) -> list[dict]:
-    """The data sets inside wrappers (streams, repetitions, concatenations)."""
-    wrapped = [dataset['dataset']] if dataset.get('dataset') else dataset.get('datasets')
-    return [each for inner in wrapped for each in _plain_datasets(inner)] if wrapped else [dataset]
-
-
-def _forget_place(dataset: dict) -> None:
-    """Name the images by what their list says, not by where list and images lie."""
-    if names := dataset.get('ann_file'):
-        path = Path(dataset.get('data_root') or '') / names
-        # Without the data, as where results are only reported, its name must do.
-        dataset['ann_file'] = path.read_text() if path.is_file() else names
-    dataset['data_root'] = None
 
 
 def initial_weights(plan: Plan, cell: Cell, folder: Path) -> dict[str, object]:

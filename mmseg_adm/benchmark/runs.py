@@ -14,8 +14,9 @@ from queue import Queue
 
 import torch
 
-from .plan import TEACHER, Cell, Plan, initial_weights
+from .plan import Cell, Plan, initial_weights
 from .results import ROOT, Results, collect, last_checkpoint, provenance
+from .settings import TEACHER
 
 Report = Callable[[Cell, str], None]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass
 
-from .plan import STUDENT, TEACHER, Plan
+from .plan import Plan
 from .results import PROBE, Results
+from .settings import STUDENT, TEACHER
 
 
 @dataclass(frozen=True)

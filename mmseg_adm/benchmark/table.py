@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .plan import STUDENT, TEACHER
+from .settings import STUDENT, TEACHER
 from .summary import Spread, Summary
 
 COLUMNS = ('', 'seeds', 'student mIoU', 'best', 'gain', 'teacher mIoU', 'gain', 'agreement %',

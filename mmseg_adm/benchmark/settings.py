@@ -1,0 +1,78 @@
+"""What decides what comes out of a cell: results of other settings are not the cell's."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from mmengine.config import Config
+
+STUDENT, TEACHER = 'student', 'teacher'
+# What decides what comes out of a training.
+SETTINGS = (
+    'model',
+    'train_dataloader',
+    'train_cfg',
+    'optim_wrapper',
+    'param_scheduler',
+    'val_dataloader',
+    'val_evaluator',
+    'default_hooks',
+    'custom_hooks',
+    'randomness',
+)
+# Stands for the teacher's weights where a config is only read.
+SOME_CHECKPOINT = 'trained-alone.pth'
+
+
+def settings_hash(config: Config, trained_teacher: bool, processes: int) -> str:
+    """Of all that decides what comes out: not of where data and teachers lie on a machine.
+
+    Args:
+        config: What trains, in full.
+        trained_teacher: Whether a teacher in training starts from the one trained alone.
+        processes: Of the training.
+    """
+    settings = {key: value for key, value in config.to_dict().items() if key in SETTINGS}
+    # Left out where they are the default: lines from before they were hashed still count.
+    if processes > 1:
+        settings['processes'] = processes
+    if trained_teacher:
+        settings['trained_teacher'] = True
+        settings['model']['members'][TEACHER]['checkpoint'] = ''
+    if config.get('load_from'):
+        settings['load_from'] = config['load_from']
+    # It looks and changes nothing.
+    settings.get('default_hooks', {}).pop('preflight', None)
+    for member in (settings['model'].get('members') or {}).values():
+        if member.get('frozen'):
+            member['checkpoint'] = None
+        elif member.get('checkpoint') == SOME_CHECKPOINT:
+            member['checkpoint'] = ''
+    for split in ('train', 'val'):
+        loader = settings[f'{split}_dataloader']
+        for dataset in _plain_datasets(loader['dataset']):
+            _forget_place(dataset)
+        for key in ('num_workers', 'persistent_workers'):
+            loader.pop(key, None)
+        if loader.get('worker_init_fn') == {'type': 'mmseg_adm.share_by_file_name'}:
+            loader.pop('worker_init_fn')
+        loader['dataset'].pop('cache', None)
+    text = json.dumps(settings, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _plain_datasets(dataset: dict) -> list[dict]:
+    """The data sets inside wrappers (streams, repetitions, concatenations)."""
+    wrapped = [dataset['dataset']] if dataset.get('dataset') else dataset.get('datasets')
+    return [each for inner in wrapped for each in _plain_datasets(inner)] if wrapped else [dataset]
+
+
+def _forget_place(dataset: dict) -> None:
+    """Name the images by what their list says, not by where list and images lie."""
+    if names := dataset.get('ann_file'):
+        path = Path(dataset.get('data_root') or '') / names
+        # Without the data, as where results are only reported, its name must do.
+        dataset['ann_file'] = path.read_text() if path.is_file() else names
+    dataset['data_root'] = None
