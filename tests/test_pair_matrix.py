@@ -16,7 +16,7 @@ from mmseg.registry import MODELS as MMSEG_MODELS
 from mmseg_adm.checkpoint import drop_pretrained
 from mmseg_adm.cli import replace_sync_bn
 from mmseg_adm.export import plain_config
-from mmseg_adm.pairing import _recipe, pair
+from mmseg_adm.pairing import pair, recipe_of
 
 pytestmark = pytest.mark.core
 
@@ -183,7 +183,7 @@ def name_of(network: str) -> str:
 
 def small_pair(student: str, teacher: str, method: str, checkpoint: str) -> Config:
     """The paired config, with the networks and images of these tests."""
-    frozen = _recipe(method).model.members.teacher.get('frozen')
+    frozen = recipe_of(method).model.members.teacher.get('frozen')
     paired = pair(name_of(student), name_of(teacher), method, checkpoint if frozen else None)
     size = SIZES.get(student, SIZE)
     overrides = {'model.data_preprocessor.size': size}
