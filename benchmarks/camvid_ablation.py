@@ -50,16 +50,6 @@ rank = dict(contrast='rank')
 student = 'benchmarks/networks/pspnet_r18-w16-d8_camvid-96x128.py'
 teacher = 'benchmarks/networks/pspnet_r18-w32-d8_camvid-96x128.py'
 pairs = dict(
-    # A warm teacher trains twice as long as the others' teacher. What if theirs does?
-    longer=dict(
-        student=student,
-        teacher=dict(
-            config=teacher,
-            cfg_options={'train_cfg.max_iters': 1600, 'param_scheduler.0.end': 1600},
-        ),
-        methods=weighted('cwd', 5.0),
-        seeds=screening,
-    ),
     screening=dict(
         student=student,
         teacher=teacher,

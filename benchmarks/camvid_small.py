@@ -18,10 +18,12 @@ def warm(config, **options):
     return dict(config=config, cfg_options=cfg_options | slow_teacher, trained_teacher=True)
 
 
+student = 'benchmarks/networks/pspnet_r18-w16-d8_camvid-96x128.py'
+teacher = 'benchmarks/networks/pspnet_r18-w32-d8_camvid-96x128.py'
 pairs = dict(
     pspnet=dict(
-        student='benchmarks/networks/pspnet_r18-w16-d8_camvid-96x128.py',
-        teacher='benchmarks/networks/pspnet_r18-w32-d8_camvid-96x128.py',
+        student=student,
+        teacher=teacher,
         methods={
             'kd': 'kd',
             'cwd': 'cwd',
@@ -34,5 +36,14 @@ pairs = dict(
             ),
             'dml-warm': warm('dml', **{'dml.weight': 0.1}),
         },
-    )
+    ),
+    # A warm teacher trains for as many iterations again. What if CWD's teacher had them too?
+    longer=dict(
+        student=student,
+        teacher=dict(
+            config=teacher,
+            cfg_options={'train_cfg.max_iters': 1600, 'param_scheduler.0.end': 1600},
+        ),
+        methods=dict(cwd='cwd'),
+    ),
 )
