@@ -7,14 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from .settings import STUDENT, TEACHER
 from .summary import Spread, Summary
 
 PREFIX = 'IoU.'
-STYLES = ('-', '--', ':', '-.')
+STYLES: tuple[Any, ...] = ('-', '--', ':', '-.')
 
 
 def draw_figures(summary: Summary, pair: str, folder: Path, stem: str) -> list[Path]:
@@ -36,7 +38,7 @@ def draw_figures(summary: Summary, pair: str, folder: Path, stem: str) -> list[P
     if probed := [name for name in methods if summary.probes(pair, name)]:
         kinds.append(('foreground', _draw_foreground, probed))
     for kind, draw, drawn in kinds:
-        figure = Figure(figsize=(9, 4.5), layout='constrained')
+        figure = Figure(figsize=(9, max(4.5, 1.2 + 0.32 * len(drawn))), layout='constrained')
         draw(figure.subplots(), summary, pair, drawn)
         paths.append(folder / f'{stem}_{pair}_{kind}.png')
         figure.savefig(paths[-1], dpi=110)
@@ -44,22 +46,24 @@ def draw_figures(summary: Summary, pair: str, folder: Path, stem: str) -> list[P
 
 
 def _draw_gains(axes: Axes, summary: Summary, pair: str, methods: list[str]) -> None:
-    width = 0.38
-    for offset, member, colour in ((-width / 2, STUDENT, 'C0'), (width / 2, TEACHER, 'C1')):
+    height = 0.38
+    for offset, member, colour in ((-height / 2, STUDENT, 'C0'), (height / 2, TEACHER, 'C1')):
         gains = {name: summary.gain(pair, name, member) for name in methods}
         known = {name: gain for name, gain in gains.items() if gain is not None}
-        axes.bar(
+        axes.barh(
             [methods.index(name) + offset for name in known],
             [gain.mean for gain in known.values()],
-            width,
-            yerr=[gain.error if gain.count > 1 else 0 for gain in known.values()],
+            height,
+            xerr=[gain.error if gain.count > 1 else 0 for gain in known.values()],
             color=colour,
             capsize=3,
             label=member,
         )
-    axes.axhline(0, color='0.3', linewidth=0.8)
-    axes.set_xticks(range(len(methods)), methods)
-    axes.set_ylabel('mIoU gained over the network alone')
+    axes.axvline(0, color='0.3', linewidth=0.8)
+    # From above, in the order of the table.
+    axes.set_yticks(range(len(methods)), methods)
+    axes.invert_yaxis()
+    axes.set_xlabel('mIoU gained over the network alone')
     axes.set_title('Mean over seeds, paired; bars: standard error')
     axes.legend(frameon=False)
 
@@ -78,10 +82,10 @@ def _draw_curves(axes: Axes, summary: Summary, pair: str, rows: list[str]) -> No
         means = [spread.mean for spread in spreads if spread is not None]
         style = '--' if name in (STUDENT, TEACHER) else '-'
         label = f'{name} alone' if name in (STUDENT, TEACHER) else name
-        axes.plot(sorted(by_step), means, style, marker='o', color=f'C{index}', label=label)
+        axes.plot(sorted(by_step), means, style, marker='o', color=_colour(index), label=label)
     axes.set_xlabel('iteration')
     axes.set_ylabel("mIoU, mean over seeds (of methods: the student's)")
-    axes.legend(frameon=False, ncols=2)
+    _legend_beside(axes)
 
 
 def _draw_classes(axes: Axes, summary: Summary, pair: str, methods: list[str]) -> None:
@@ -98,12 +102,12 @@ def _draw_classes(axes: Axes, summary: Summary, pair: str, methods: list[str]) -
             spread = Spread.of([own[seed] - other[seed] for seed in own if seed in other])
             gains.append(spread.mean if spread else 0)
         places = [place + (index - (len(methods) - 1) / 2) * width for place in range(len(classes))]
-        axes.bar(places, gains, width, label=name)
+        axes.bar(places, gains, width, color=_colour(index), label=name)
     axes.axhline(0, color='0.3', linewidth=0.8)
     labels = [key.removeprefix(PREFIX) for key in classes]
     axes.set_xticks(range(len(classes)), labels, rotation=35, ha='right')
     axes.set_ylabel("student's IoU gained over alone")
-    axes.legend(frameon=False, ncols=3)
+    _legend_beside(axes)
 
 
 def _draw_foreground(axes: Axes, summary: Summary, pair: str, methods: list[str]) -> None:
@@ -123,9 +127,23 @@ def _draw_foreground(axes: Axes, summary: Summary, pair: str, methods: list[str]
             for metric, style in zip(metrics, itertools.cycle(STYLES)):
                 if metric in probes[name]:
                     steps, means = zip(*probes[name][metric], strict=True)
-                    label = f'{name}, {metric.removeprefix(prefix)}'
-                    axis.plot(steps, means, style, color=f'C{index}', label=label)
+                    axis.plot(steps, means, style, color=_colour(index))
         axis.set_xlabel('iteration')
         axis.set_ylabel(quantity)
-        if metrics:
-            axis.legend(frameon=False, fontsize=8)
+        styles = [Line2D([], [], color='0.3', linestyle=style, label=metric.removeprefix(prefix))
+                  for metric, style in zip(metrics, itertools.cycle(STYLES))]  # fmt: skip
+        if styles:
+            axis.legend(handles=styles, frameon=False, fontsize=8)
+    colours = [Line2D([], [], color=_colour(index), label=name)
+               for index, name in enumerate(methods)]  # fmt: skip
+    figure.legend(handles=colours, loc='outside right center', frameon=False, fontsize=8)
+
+
+def _colour(index: int) -> Any:
+    return colormaps['tab10' if index < 10 else 'tab20b'](index % 20)
+
+
+def _legend_beside(axes: Axes) -> None:
+    """Where it hides nothing, however many rows there are."""
+    figure: Any = axes.figure
+    figure.legend(loc='outside right center', frameon=False, fontsize=8)
