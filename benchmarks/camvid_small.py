@@ -45,5 +45,6 @@ pairs = dict(
             cfg_options={'train_cfg.max_iters': 1600, 'param_scheduler.0.end': 1600},
         ),
         methods=dict(cwd='cwd'),
+        seeds=(0,),
     ),
 )
