@@ -176,9 +176,7 @@ def test_it_is_averaged_with_the_run():
             expected[key] = (0.5 * last + 0.5 * value).detach()
     assert_close(dict(average_of(averaged.module).named_parameters()), expected)
     # Nothing is kept twice.
-    kept = {value.data_ptr() for value in averaged.module.state_dict().values()}
     assert not averaged.module.averages['mean_teacher'].avg_parameters
-    assert len(kept) >= len(dict(average_of(model).named_parameters()))
 
 
 def test_it_sees_what_its_member_sees():
