@@ -72,6 +72,7 @@ class KnowledgeDistiller(BaseModel):
         self.members = ModuleDict(networks.trained)
         self.frozen: dict[str, FrozenMember] = networks.frozen
         self.averages = ModuleDict(networks.averages)
+        self.trained_before = networks.trained_before
         if student not in members:
             raise ValueError(f"student='{student}' is not a member: {', '.join(members)}")
         if student in self.averages:

@@ -1,8 +1,9 @@
-"""Whether a frozen teacher knows anything: a loss that stays flat often has one that does not."""
+"""Whether a trained teacher knows anything: a loss that stays flat often has one that does not."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from mmseg_adm.models.taps import decode_head_of, find_classifier
 
 from .batch import spread
 from .report import Report
+from .sandbox import evaluating
 
 IMAGES = 8
 # Of the way from chance to perfect: 48 untrained networks came to at most 0.014 of it.
@@ -41,21 +43,25 @@ class Score(NamedTuple):
 
 
 def check_teachers(model: KnowledgeDistiller, dataset: Any, report: Report) -> None:
-    """Let each frozen member predict a few validation images; a line each.
+    """Let each member that is trained already predict a few validation images; a line each.
+
+    One that is frozen and scores like chance fails; one that goes on may learn what it lacks.
 
     Args:
         model: The distiller.
         dataset: The validation set, ``None`` if there is none.
         report: Takes the lines.
     """
-    for name, member in model.frozen.items():
-        report.add(f'weights of {name}', 'ok', f'{member.checkpoint} fits strictly')
-    if not model.frozen:
+    checkpoints = trained_members(model)
+    for name, checkpoint in checkpoints.items():
+        report.add(f'weights of {name}', 'ok', f'{checkpoint} fits strictly')
+    if not checkpoints:
         return
     if dataset is None:
         report.add('teacher', 'warning', 'not scored: the config has no validation set')
         return
-    scores = report.attempt('teacher', 'failed', score_teachers, model, dataset)
+    with evaluating(model):
+        scores = report.attempt('teacher', 'failed', score_teachers, model, dataset)
     for name, score in (scores or {}).items():
         count = min(IMAGES, len(dataset))
         text = (
@@ -65,19 +71,24 @@ def check_teachers(model: KnowledgeDistiller, dataset: Any, report: Report) -> N
         if score.better_than_chance:
             report.add(f'score of {name}', 'ok', text)
         else:
-            checkpoint = model.frozen[name].checkpoint
             report.add(
                 f'score of {name}',
-                'failed',
-                f'{text}: it teaches noise. Were these weights ({checkpoint}) trained, on these '
-                'classes in this order, with this preprocessing?',
+                'failed' if name in model.frozen else 'warning',
+                f'{text}: it teaches noise. Were these weights ({checkpoints[name]}) trained, on '
+                'these classes in this order, with this preprocessing?',
             )
+
+
+def trained_members(model: KnowledgeDistiller) -> dict[str, Path]:
+    """The checkpoints of the members that are trained already, frozen or going on."""
+    frozen = {name: member.checkpoint for name, member in model.frozen.items()}
+    return frozen | model.trained_before
 
 
 @torch.no_grad()
 def score_teachers(model: KnowledgeDistiller, dataset: Any) -> dict[str, Score]:
-    """The score of each frozen member on validation images spread over the set."""
-    names = tuple(model.frozen)
+    """The score of each trained member on validation images spread over the set."""
+    names = tuple(trained_members(model))
     classes = {name: find_classifier(model.network(name)).out_channels for name in names}
     areas: dict[str, list[Sequence[Tensor]]] = {name: [] for name in names}
     for index in spread(len(dataset), IMAGES):
@@ -113,9 +124,9 @@ def _score(intersection: Tensor, union: Tensor, predicted: Tensor, labelled: Ten
 
 
 def check_recorded_classes(model: KnowledgeDistiller, classes: Sequence[str], report: Report):
-    """Compare the class names in a frozen member's checkpoint with the data's, in order."""
-    for name, member in model.frozen.items():
-        recorded = recorded_classes(member.checkpoint)
+    """Compare the class names in a trained member's checkpoint with the data's, in order."""
+    for name, checkpoint in trained_members(model).items():
+        recorded = recorded_classes(checkpoint)
         line = f'classes of {name}'
         if recorded is None:
             report.add(
@@ -126,7 +137,9 @@ def check_recorded_classes(model: KnowledgeDistiller, classes: Sequence[str], re
             )
         elif problem := first_difference(recorded, classes, 'its checkpoint', 'the data'):
             report.add(
-                line, 'failed', f'{problem}. Take a teacher that was trained on these labels'
+                line,
+                'failed' if name in model.frozen else 'warning',
+                f'{problem}. Take a teacher that was trained on these labels',
             )
         else:
             report.add(line, 'ok', f'the {len(classes)} of the data, in the same order')

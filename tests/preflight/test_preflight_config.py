@@ -151,6 +151,23 @@ def test_a_teacher_that_was_never_trained(offline_config, trained_teacher, tmp_p
     assert found['classes of teacher'][0] == 'warning'
 
 
+def test_a_teacher_that_goes_on_training_is_scored_too(preflight_config, trained_teacher):
+    preflight_config.model.members.teacher.checkpoint = str(trained_teacher)
+    found = checks(preflight_config)
+    for line in ('weights of teacher', 'score of teacher', 'classes of teacher'):
+        assert found[line][0] == 'ok'
+
+
+def test_a_teacher_that_goes_on_from_nothing_is_a_warning(preflight_config, tmp_path):
+    from factory import save_segmentor
+
+    checkpoint = save_segmentor(tmp_path / 'fresh.pth', network(8, classes=19))
+    preflight_config.model.members.teacher.checkpoint = checkpoint
+    status, text = checks(preflight_config)['score of teacher']
+    assert status == 'warning'
+    assert 'would be chance: it teaches noise' in text
+
+
 def test_a_truncated_teacher(offline_config, trained_teacher, tmp_path):
     path = tmp_path / 'truncated.pth'
     path.write_bytes(trained_teacher.read_bytes()[:5000])
