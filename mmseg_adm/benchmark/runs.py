@@ -97,7 +97,8 @@ class _Sitting:
         self.results = results
         self.work_dir = work_dir
         self.processes = plan.processes
-        self.threads = max((os.cpu_count() or 1) // (jobs * self.processes), 1)
+        # Of those that this process may use: OMP_NUM_THREADS and taskset count.
+        self.threads = max(torch.get_num_threads() // (jobs * self.processes), 1)
         available = visible_devices()
         # Without GPUs the processes share the cores.
         assigned = assign_devices(available, jobs, self.processes) if available else [''] * jobs
