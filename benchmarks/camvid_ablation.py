@@ -88,7 +88,10 @@ pairs = dict(
             'warm: channelwise x20, weighting': adm(
                 consensus='channelwise', consensus_weight=20.0, divergence='weighting'
             ),
-            **weighted('cwd', 20.0),
+            # The baselines' weights, as many trials as ADM's.
+            **weighted('cwd', 2.0, 20.0),
+            **weighted('kd', 0.3, 1.0, 3.0),
+            **weighted('dml', 0.3, 1.0),
         },
     ),
 )

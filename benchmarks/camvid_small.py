@@ -20,6 +20,10 @@ def warm(config, **options):
 
 student = 'benchmarks/networks/pspnet_r18-w16-d8_camvid-96x128.py'
 teacher = 'benchmarks/networks/pspnet_r18-w32-d8_camvid-96x128.py'
+adm_warm = warm('adm', **{'dml': None, 'adm.consensus': 'channelwise'})
+cwd_warm = warm(
+    'adm', **{'dml': None, 'adm': None, 'cwd.type': 'mmseg_adm.CWD', 'cwd.weight': 5.0}
+)
 pairs = dict(
     pspnet=dict(
         student=student,
@@ -29,22 +33,18 @@ pairs = dict(
             'cwd': 'cwd',
             'dml': dict(config='dml', cfg_options=weight_of_dml),
             'adm': dict(config='adm', cfg_options=weight_of_dml),
-            'adm-warm': warm('adm', **{'dml': None, 'adm.consensus': 'channelwise'}),
-            'cwd-warm': warm(
-                'adm',
-                **{'dml': None, 'adm': None, 'cwd.type': 'mmseg_adm.CWD', 'cwd.weight': 5.0},
-            ),
+            'adm-warm': adm_warm,
+            'cwd-warm': cwd_warm,
             'dml-warm': warm('dml', **{'dml.weight': 0.1}),
         },
     ),
-    # A warm teacher trains for as many iterations again. What if CWD's teacher had them too?
+    # 800 iterations are too few for the teacher: the same from one that trained for 1600.
     longer=dict(
         student=student,
         teacher=dict(
             config=teacher,
             cfg_options={'train_cfg.max_iters': 1600, 'param_scheduler.0.end': 1600},
         ),
-        methods=dict(cwd='cwd'),
-        seeds=(0,),
+        methods={'kd': 'kd', 'cwd': 'cwd', 'adm-warm': adm_warm, 'cwd-warm': cwd_warm},
     ),
 )
