@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -153,38 +154,42 @@ class _Sitting:
         folder = self._folder(cell)
         folder.mkdir(parents=True, exist_ok=True)
         line = provenance(cell)
-        options = dict(cell.options)
-        with self.lock:  # The weights of a pair are drawn once.
-            options |= initial_weights(self.plan, cell, self.work_dir / 'initial')
-        if cell.teachers:
-            teacher = self._teacher_of(cell)
-            if teacher.key not in self.done:
-                return line | {'status': 'failed', 'reason': 'its teacher did not finish'}
-            options |= {
-                f'model.members.{name}.checkpoint': str(last_checkpoint(self._folder(teacher)))
-                for name in cell.teachers
-            }
-        source = list(cell.source)
-        if cell.teachers and len(source) > 1:
-            source.append(f'--teacher-checkpoint={last_checkpoint(self._folder(teacher))}')
+        if cell.teachers and self._teacher_of(cell).key not in self.done:
+            return line | {'status': 'failed', 'reason': 'its teacher did not finish'}
         log = folder / 'benchmark.log'
-        command = [*self._launch(), *source,
-                   # The memory of a preflight would count as the training's.
-                   '--work-dir', str(folder), '--resume', '--skip-preflight', '--cfg-options',
-                   *(f'{key}={_written(value)}' for key, value in options.items())]  # fmt: skip
+        failed = line | {'status': 'failed', 'log': str(log)}
+        try:
+            command = self._command(cell, folder)
+        except Exception as error:  # a network may fail to be built, or its weights to be found
+            log.write_text(traceback.format_exc())
+            return failed | {'reason': _reason(error)}
         devices = self.devices.get()
         try:
             exit_status, costs = self._execute(command, log, devices)
         finally:
             self.devices.put(devices)
-        failed = line | {'status': 'failed', 'log': str(log)}
         if exit_status != 0:
             return failed | {'exit status': exit_status}
         try:
             measured = collect(folder)
         except Exception as error:  # what a training leaves behind is not foreseen
-            return failed | {'reason': f'{type(error).__name__}: {error}'}
+            return failed | {'reason': _reason(error)}
         return line | measured | {'status': 'done'} | costs
+
+    def _command(self, cell: Cell, folder: Path) -> list[str]:
+        """How a cell's training is started, its weights drawn."""
+        source, options = list(cell.source), dict(cell.options)
+        with self.lock:  # The weights of a pair are drawn once.
+            options |= initial_weights(self.plan, cell, self.work_dir / 'initial')
+        if cell.teachers:
+            weights = last_checkpoint(self._folder(self._teacher_of(cell)))
+            options |= {f'model.members.{name}.checkpoint': str(weights) for name in cell.teachers}
+            if len(source) > 1:
+                source.append(f'--teacher-checkpoint={weights}')
+        return [*self._launch(), *source,
+                # The memory of a preflight would count as the training's.
+                '--work-dir', str(folder), '--resume', '--skip-preflight', '--cfg-options',
+                *(f'{key}={_written(value)}' for key, value in options.items())]  # fmt: skip
 
     def _execute(self, command: list[str], log: Path, devices: str) -> tuple[int, dict]:
         """Exit status and costs of a training."""
@@ -214,6 +219,10 @@ class _Sitting:
         launcher = ['-m', 'torch.distributed.run', '--standalone',
                     f'--nproc_per_node={self.processes}']  # fmt: skip
         return [sys.executable, *launcher, train, '--launcher=pytorch']
+
+
+def _reason(error: Exception) -> str:
+    return f'{type(error).__name__}: {error}'
 
 
 def _written(value: object) -> str:

@@ -1,11 +1,12 @@
 import json
 import sys
+from pathlib import Path
 
 import pytest
 import torch
-from plans import tiny_plan
+from plans import TRAINING, tiny_plan, write_plan
 
-from mmseg_adm.benchmark import Results, run_plan, runs
+from mmseg_adm.benchmark import Results, read_plan, run_plan, runs
 from mmseg_adm.benchmark.results import collect
 from mmseg_adm.benchmark.runs import assign_devices, visible_devices
 
@@ -81,6 +82,17 @@ def test_a_training_that_leaves_nothing_fails_alone(stand_in, tmp_path):
         assert line['status'] == 'failed'
         assert line['reason'].startswith('FileNotFoundError: no log in ')
         assert line['log'].endswith('benchmark.log')
+
+
+def test_networks_that_cannot_be_built_fail_alone(tmp_path):
+    path = write_plan(tmp_path, {}, options=TRAINING | {'model.backbone.depth': 19})
+    plan, results = read_plan(path), Results(tmp_path / 'raw.jsonl')
+    run_plan(plan, results, tmp_path / 'work')
+    assert [line['cell'] for line in results.lines] == ['tiny/student/0', 'tiny/teacher/0']
+    for line in results.lines:
+        assert line['status'] == 'failed'
+        assert 'invalid depth 19 for resnet' in line['reason']
+        assert 'Traceback' in Path(line['log']).read_text()
 
 
 def test_a_device_is_given_back_whatever_happens(stand_in, tmp_path, monkeypatch):
