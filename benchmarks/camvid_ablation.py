@@ -1,7 +1,7 @@
 """Which reading of ADM, and which weight of every method: CamVid, a clip held out of training.
 
 *Warm* is a teacher that starts from the one trained alone and goes on at a tenth of the learning
-rate; the others start with the student, or are frozen (CWD, KD).
+rate, or at the share named; the others start with the student, or are frozen (CWD, KD).
 """
 
 _base_ = './_base_/camvid_screening.py'
@@ -10,12 +10,12 @@ seeds = (0, 1, 2)
 screening = (0,)
 
 
-def trial(config, warm=False, seeds=screening, **options):
-    """A method with other settings."""
+def trial(config, warm=None, seeds=screening, **options):
+    """A method with other settings; ``warm`` is the share of the learning rate."""
     cfg_options = {f'model.{key}': value for key, value in options.items()}
     if warm:
-        cfg_options['optim_wrapper.paramwise_cfg.custom_keys.teacher.lr_mult'] = 0.1
-    return dict(config=config, cfg_options=cfg_options, seeds=seeds, trained_teacher=warm)
+        cfg_options['optim_wrapper.paramwise_cfg.custom_keys.teacher.lr_mult'] = warm
+    return dict(config=config, cfg_options=cfg_options, seeds=seeds, trained_teacher=bool(warm))
 
 
 def weighted(method, *weights):
@@ -38,7 +38,7 @@ no_dml = {'methods.dml': None}
 no_adm = {'methods.adm': None}
 
 
-def adm(base=no_dml, warm=True, seeds=screening, **options):
+def adm(base=no_dml, warm=0.1, seeds=screening, **options):
     """A trial of ADM, by itself or beside DML."""
     settings = {f'methods.adm.{key}': value for key, value in options.items()}
     return trial('adm', warm, seeds, **base, **settings)
@@ -64,13 +64,13 @@ pairs = dict(
                 'adm', **dml, **no_adm, **online_cwd, **from_average
             ),
             'channelwise x5, none, rank': adm(
-                dml, warm=False, **channelwise, **no_divergence, **rank
+                dml, warm=None, **channelwise, **no_divergence, **rank
             ),
             # From a trained teacher.
-            'warm: online cwd x5': trial('adm', True, **no_dml, **no_adm, **online_cwd),
+            'warm: online cwd x5': trial('adm', 0.1, **no_dml, **no_adm, **online_cwd),
             'warm: channelwise x5, weighting': adm(**channelwise, divergence='weighting'),
             'warm: alignment, weighting': adm(consensus='alignment', divergence='weighting'),
-            'warm: dml x0.1': trial('dml', True, **dml),
+            'warm: dml x0.1': trial('dml', 0.1, **dml),
             'warm: dml x0.1 + channelwise x5, weighting': adm(
                 dml, **channelwise, divergence='weighting'
             ),
@@ -87,6 +87,18 @@ pairs = dict(
             'warm: imitation, weighting': adm(consensus='imitation', divergence='weighting'),
             'warm: channelwise x20, weighting': adm(
                 consensus='channelwise', consensus_weight=20.0, divergence='weighting'
+            ),
+            'warm: channelwise x5, repulsion, all weights one': adm(
+                **channelwise, divergence='repulsion', control='ones'
+            ),
+            'warm: channelwise x5, repulsion x4': adm(
+                **channelwise, divergence='repulsion', divergence_weight=4.0
+            ),
+            'warm at 0.3: channelwise x5, weighting': adm(
+                warm=0.3, **channelwise, divergence='weighting'
+            ),
+            'warm at 1: channelwise x5, weighting': adm(
+                warm=1.0, **channelwise, divergence='weighting'
             ),
             # The baselines' weights, as many trials as ADM's.
             **weighted('cwd', 2.0, 20.0),

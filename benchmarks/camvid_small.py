@@ -21,9 +21,7 @@ def warm(config, **options):
 student = 'benchmarks/networks/pspnet_r18-w16-d8_camvid-96x128.py'
 teacher = 'benchmarks/networks/pspnet_r18-w32-d8_camvid-96x128.py'
 adm_warm = warm('adm', **{'dml': None, 'adm.consensus': 'channelwise'})
-cwd_warm = warm(
-    'adm', **{'dml': None, 'adm': None, 'cwd.type': 'mmseg_adm.CWD', 'cwd.weight': 5.0}
-)
+cwd_warm = warm('adm', **{'dml': None, 'adm': None, 'cwd.type': 'mmseg_adm.CWD', 'cwd.weight': 5.0})
 pairs = dict(
     pspnet=dict(
         student=student,
