@@ -315,6 +315,9 @@ def _add_runtime(paired: Config, recipe: Config) -> None:
         best = checkpoint.save_best
         names = [best] if isinstance(best, str) else best
         checkpoint.save_best = [f'{STUDENT}/{name}' for name in names]
+    for hook in paired.get('custom_hooks') or []:
+        if hook['type'] == 'EarlyStoppingHook':
+            hook['monitor'] = f'{STUDENT}/{hook["monitor"]}'
     for key in ('val_cfg', 'test_cfg'):
         if paired.get(key):
             paired[key] = runtime[key]

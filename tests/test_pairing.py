@@ -162,6 +162,16 @@ def test_the_best_checkpoint_is_the_students(given, expected):
     assert found == expected
 
 
+def test_early_stopping_watches_the_student():
+    student = plain(custom_hooks=[
+        dict(type='EarlyStoppingHook', monitor='mIoU', patience=2), dict(type='EMAHook'),
+    ])  # fmt: skip
+    stopping, average = pair(student, other()).custom_hooks
+    assert (stopping.monitor, stopping.patience) == ('student/mIoU', 2)
+    assert average == dict(type='EMAHook')
+    assert student.custom_hooks[0].monitor == 'mIoU'
+
+
 def test_custom_imports_of_both():
     student = plain(custom_imports=dict(imports=['json', 'csv'], allow_failed_imports=True))
     teacher = other(custom_imports=dict(imports='csv'), find_unused_parameters=True)
