@@ -28,20 +28,23 @@ def weighted(method, *weights):
 
 # CWD from a teacher in training: channelwise with all weights one.
 online_cwd = {'methods.cwd.type': 'mmseg_adm.CWD', 'methods.cwd.weight': 5.0}
-from_average = {
-    'methods.cwd.teacher': 'mean_teacher',
+average = {
     'members.mean_teacher.type': 'mmseg_adm.MovingAverage',
     'members.mean_teacher.momentum': 0.02,
 }
+from_average = average | {'methods.cwd.teacher': 'mean_teacher'}
 dml = {'methods.dml.weight': 0.1}
 no_dml = {'methods.dml': None}
 no_adm = {'methods.adm': None}
 
 
-def adm(base=no_dml, warm=0.1, seeds=screening, **options):
-    """A trial of ADM, by itself or beside DML."""
+def adm(base=no_dml, warm=0.1, seeds=screening, start=None, **options):
+    """A trial of ADM, by itself or beside DML, from an iteration on."""
     settings = {f'methods.adm.{key}': value for key, value in options.items()}
-    return trial('adm', warm, seeds, **base, **settings)
+    found = trial('adm', warm, seeds, **base, **settings)
+    if start:
+        found['cfg_options']['default_hooks.schedule.schedules.adm.start'] = start
+    return found
 
 
 channelwise = dict(consensus='channelwise', consensus_weight=5.0)
@@ -65,6 +68,18 @@ pairs = dict(
             ),
             'channelwise x5, none, rank': adm(
                 dml, warm=None, **channelwise, **no_divergence, **rank
+            ),
+            # The second half, in which the teacher is better.
+            'channelwise x5, weighting, from half way': adm(
+                warm=None, start=400, **channelwise, divergence='weighting'
+            ),
+            'channelwise x5 from average, weighting, from half way': adm(
+                no_dml | average,
+                warm=None,
+                start=400,
+                target='mean_teacher',
+                **channelwise,
+                divergence='weighting',
             ),
             # From a trained teacher.
             'warm: online cwd x5': trial('adm', 0.1, **no_dml, **no_adm, **online_cwd),
@@ -96,9 +111,6 @@ pairs = dict(
             ),
             'warm at 0.3: channelwise x5, weighting': adm(
                 warm=0.3, **channelwise, divergence='weighting'
-            ),
-            'warm at 1: channelwise x5, weighting': adm(
-                warm=1.0, **channelwise, divergence='weighting'
             ),
             # The baselines' weights, as many trials as ADM's.
             **weighted('cwd', 2.0, 20.0),

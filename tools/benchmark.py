@@ -1,6 +1,8 @@
 """Compare methods over several seeds: train the cells of a plan, write table and pictures."""
 
 import argparse
+import signal
+import sys
 from pathlib import Path
 
 from mmengine.logging import MMLogger
@@ -26,6 +28,8 @@ def main() -> None:
         '--report', action='store_true', help='only write table and pictures of what has run'
     )
     args = parser.parse_args()
+    # As on Ctrl-C, the trainings end with it.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     # MMEngine reports each variable of the environment that a config reads.
     MMLogger.get_instance('benchmark', log_level='WARNING')
     plan = read_plan(args.plan, args.gpus)
@@ -33,7 +37,10 @@ def main() -> None:
     results = Results(folder / f'{plan.name}.jsonl')
     if not args.report:
         work_dir = Path(args.work_dir or Path('work_dirs') / plan.name).resolve()
-        train(plan, results, work_dir, args.jobs)
+        try:
+            train(plan, results, work_dir, args.jobs)
+        except BlockingIOError as error:
+            raise SystemExit(str(error)) from None
 
     summary = Summary(plan, results)
     text = [f'<!-- python tools/benchmark.py {args.plan} -->']

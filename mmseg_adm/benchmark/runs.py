@@ -15,6 +15,7 @@ from queue import Queue
 
 import torch
 
+from .lock import locked
 from .plan import Cell, Plan, initial_weights
 from .results import ROOT, Results, collect, last_checkpoint, provenance
 from .settings import TEACHER
@@ -45,18 +46,21 @@ def run_plan(
 
     Raises:
         ValueError: If there are GPUs, but fewer than one training needs.
+        BlockingIOError: If another benchmark is at work in ``work_dir``.
     """
-    sitting = _Sitting(plan, results, work_dir, jobs, report or (lambda cell, state: None))
-    # In order: a cell that waits for its teacher finds it among those that run already.
-    pool = ThreadPoolExecutor(jobs)
-    try:
-        for future in [pool.submit(sitting.run, cell) for cell in plan.cells]:
-            future.result()
-    except BaseException:
-        sitting.stopping.set()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
+    report = report or (lambda cell, state: None)
+    with locked(work_dir) as lock:
+        sitting = _Sitting(plan, results, work_dir, jobs, report, lock)
+        # In order: a cell that waits for its teacher finds it among those that run already.
+        pool = ThreadPoolExecutor(jobs)
+        try:
+            for future in [pool.submit(sitting.run, cell) for cell in plan.cells]:
+                future.result()
+        except BaseException:
+            sitting.stop()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def visible_devices() -> list[str]:
@@ -92,7 +96,13 @@ def assign_devices(available: Sequence[str], jobs: int, processes: int) -> list[
 
 class _Sitting:
     def __init__(
-        self, plan: Plan, results: Results, work_dir: Path, jobs: int, report: Report
+        self,
+        plan: Plan,
+        results: Results,
+        work_dir: Path,
+        jobs: int,
+        report: Report,
+        inherited: int,
     ) -> None:
         self.plan = plan
         self.results = results
@@ -107,9 +117,18 @@ class _Sitting:
         for devices in assigned:
             self.devices.put(devices)
         self.report = report
+        # A file descriptor that the trainings keep open.
+        self.inherited = inherited
+        self.trainings: set[subprocess.Popen] = set()
         self.done = set(results.finished(plan.cells))
         self.lock, self.stopping = threading.Lock(), threading.Event()
         self.ended = {cell.key: threading.Event() for cell in plan.cells}
+
+    def stop(self) -> None:
+        """End the trainings; none of them has failed."""
+        self.stopping.set()
+        for process in tuple(self.trainings):
+            process.terminate()
 
     def run(self, cell: Cell) -> None:
         """Train a cell unless it has finished, once its teacher has."""
@@ -124,7 +143,7 @@ class _Sitting:
                 return
             self.report(cell, 'running')
             line = self._train(cell)
-            if self.stopping.is_set():  # Ctrl-C reached the training too: it did not fail.
+            if self.stopping.is_set():
                 return
             with self.lock:
                 if line['status'] == 'done':
@@ -201,10 +220,18 @@ class _Sitting:
         start = time.monotonic()
         with log.open('a') as output:
             process = subprocess.Popen(
-                command, stdout=output, stderr=subprocess.STDOUT, env=os.environ | environment
+                command,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=os.environ | environment,
+                pass_fds=(self.inherited,),
             )
+            self.trainings.add(process)
+            if self.stopping.is_set():
+                process.terminate()
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
+            self.trainings.discard(process)
         return process.returncode, {
             'memory (MiB)': round(usage.ru_maxrss / 1024),
             'seconds': round(time.monotonic() - start, 1),

@@ -1,4 +1,5 @@
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import torch
 from plans import TRAINING, tiny_plan, write_plan
 
 from mmseg_adm.benchmark import Results, read_plan, run_plan, runs
+from mmseg_adm.benchmark.lock import locked
 from mmseg_adm.benchmark.results import collect
 from mmseg_adm.benchmark.runs import assign_devices, visible_devices
 
@@ -15,6 +17,20 @@ SCRIPT = """
 import os, pathlib, sys
 folder = pathlib.Path(sys.argv[sys.argv.index('--work-dir') + 1])
 (folder / 'devices').write_text(os.environ['CUDA_VISIBLE_DEVICES'])
+"""
+
+
+# Stands for one that looks for the lock among its open files.
+HEIR = """
+import os, pathlib, sys
+folder = pathlib.Path(sys.argv[sys.argv.index('--work-dir') + 1])
+lock = folder.parents[3] / 'lock'
+for number in range(3, 64):
+    try:
+        if os.path.samestat(os.fstat(number), lock.stat()):
+            (folder / 'inherited').touch()
+    except OSError:
+        pass
 """
 
 
@@ -95,12 +111,40 @@ def test_networks_that_cannot_be_built_fail_alone(tmp_path):
         assert 'Traceback' in Path(line['log']).read_text()
 
 
+def test_one_benchmark_at_a_time_in_a_folder(stand_in, tmp_path):
+    plan, results = tiny_plan(tmp_path, seeds=(0,)), Results(tmp_path / 'raw.jsonl')
+    with locked(tmp_path / 'work'), pytest.raises(BlockingIOError, match='work is in use: by'):
+        run_plan(plan, results, tmp_path / 'work')
+    assert not results.lines
+    run_plan(plan, results, tmp_path / 'work')
+    assert len(results.lines) == 2
+
+
+def test_a_training_left_behind_keeps_the_folder(stand_in, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs._Sitting, '_launch', lambda self: [sys.executable, '-c', HEIR])
+    plan = tiny_plan(tmp_path, seeds=(0,))
+    run_plan(plan, Results(tmp_path / 'raw.jsonl'), tmp_path / 'work')
+    assert len(list((tmp_path / 'work').rglob('inherited'))) == 2
+
+    script = 'import sys; sys.stdin.read()'
+    with locked(tmp_path) as lock:
+        heir = subprocess.Popen(
+            [sys.executable, '-c', script], stdin=subprocess.PIPE, pass_fds=(lock,)
+        )
+    with pytest.raises(BlockingIOError), locked(tmp_path):
+        pass
+    heir.communicate()
+    with locked(tmp_path):
+        pass
+
+
 def test_a_device_is_given_back_whatever_happens(stand_in, tmp_path, monkeypatch):
     plan = tiny_plan(tmp_path, seeds=(0,))
-    sitting = runs._Sitting(plan, Results(tmp_path / 'raw.jsonl'), tmp_path, 1, print)
-    monkeypatch.setattr(sitting, '_launch', lambda: [str(tmp_path / 'no python')])
-    with pytest.raises(FileNotFoundError):
-        sitting.run(plan.cells[0])
+    with locked(tmp_path) as lock:
+        sitting = runs._Sitting(plan, Results(tmp_path / 'raw.jsonl'), tmp_path, 1, print, lock)
+        monkeypatch.setattr(sitting, '_launch', lambda: [str(tmp_path / 'no python')])
+        with pytest.raises(FileNotFoundError):
+            sitting.run(plan.cells[0])
     assert sitting.devices.qsize() == 1
 
 

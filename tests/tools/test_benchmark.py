@@ -11,6 +11,8 @@ import pytest
 from factory import ROOT
 from plans import shipped, write_plan
 
+from mmseg_adm.benchmark.lock import locked
+
 pytestmark = pytest.mark.slow
 
 
@@ -79,16 +81,22 @@ def test_a_killed_benchmark_goes_on_where_it_was(start, tmp_path):
     assert 'tiny/kd/0: finished earlier' in errors
 
 
-def test_stopping_it_is_no_failure(start, tmp_path):
+@pytest.mark.parametrize('how', ['Ctrl-C', 'kill'])
+def test_stopping_it_is_no_failure(how, start, tmp_path):
     process = start(write_plan(tmp_path, {}))
     deadline = time.monotonic() + 240
     while not lines_of(tmp_path) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.2)
     time.sleep(2)  # The next cell runs.
-    os.killpg(process.pid, signal.SIGINT)
+    if how == 'Ctrl-C':  # reaches the trainings too
+        os.killpg(process.pid, signal.SIGINT)
+    else:
+        process.terminate()
     process.communicate(timeout=60)
     assert process.returncode != 0
     assert [line['status'] for line in lines_of(tmp_path)] == ['done']
+    with locked(tmp_path / 'work'):  # no training is left behind
+        pass
 
 
 def test_a_failed_cell_is_reported_and_the_others_run(start, tmp_path):
