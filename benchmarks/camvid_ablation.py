@@ -12,7 +12,7 @@ finalists = (
     'warm: channelwise x5, weighting',
     'warm: channelwise x5, weighting, all weights one',
     'warm: channelwise x5, repulsion',
-    'warm: channelwise x5, repulsion, all weights one',
+    'warm at 0.3: channelwise x5, weighting',
 )
 
 

@@ -9,19 +9,19 @@ _base_ = './_base_/camvid_800.py'
 seeds = (0, 1, 2)
 # Of the first trials the best: benchmarks/results/camvid_first_look.md.
 weight_of_dml = {'model.methods.dml.weight': 0.1}
-slow_teacher = {'optim_wrapper.paramwise_cfg.custom_keys.teacher.lr_mult': 0.1}
 
 
-def warm(config, **options):
-    """From a trained teacher."""
+def warm(config, share=0.1, **options):
+    """From a trained teacher, at a share of the learning rate."""
     cfg_options = {f'model.methods.{key}': value for key, value in options.items()}
-    return dict(config=config, cfg_options=cfg_options | slow_teacher, trained_teacher=True)
+    cfg_options['optim_wrapper.paramwise_cfg.custom_keys.teacher.lr_mult'] = share
+    return dict(config=config, cfg_options=cfg_options, trained_teacher=True)
 
 
 student = 'benchmarks/networks/pspnet_r18-w16-d8_camvid-96x128.py'
 teacher = 'benchmarks/networks/pspnet_r18-w32-d8_camvid-96x128.py'
-adm_warm = warm('adm', **{'dml': None, 'adm.consensus': 'channelwise'})
-cwd_warm = warm('adm', **{'dml': None, 'adm': None, 'cwd.type': 'mmseg_adm.CWD', 'cwd.weight': 5.0})
+channelwise = {'dml': None, 'adm.consensus': 'channelwise'}
+online_cwd = {'dml': None, 'adm': None, 'cwd.type': 'mmseg_adm.CWD', 'cwd.weight': 5.0}
 pairs = dict(
     pspnet=dict(
         student=student,
@@ -31,8 +31,8 @@ pairs = dict(
             'cwd': 'cwd',
             'dml': dict(config='dml', cfg_options=weight_of_dml),
             'adm': dict(config='adm', cfg_options=weight_of_dml),
-            'adm-warm': adm_warm,
-            'cwd-warm': cwd_warm,
+            'adm-warm': warm('adm', **channelwise),
+            'cwd-warm': warm('adm', **online_cwd),
             'dml-warm': warm('dml', **{'dml.weight': 0.1}),
         },
     ),
@@ -43,6 +43,13 @@ pairs = dict(
             config=teacher,
             cfg_options={'train_cfg.max_iters': 1600, 'param_scheduler.0.end': 1600},
         ),
-        methods={'kd': 'kd', 'cwd': 'cwd', 'adm-warm': adm_warm, 'cwd-warm': cwd_warm},
+        methods={
+            'kd': 'kd',
+            'cwd': 'cwd',
+            'adm-warm': warm('adm', **channelwise),
+            'cwd-warm': warm('adm', **online_cwd),
+            'adm-warm at 0.3': warm('adm', 0.3, **channelwise),
+            'cwd-warm at 0.3': warm('adm', 0.3, **online_cwd),
+        },
     ),
 )
