@@ -315,8 +315,8 @@ def _add_runtime(paired: Config, recipe: Config) -> None:
         best = checkpoint.save_best
         names = [best] if isinstance(best, str) else best
         checkpoint.save_best = [f'{STUDENT}/{name}' for name in names]
-    for hook in paired.get('custom_hooks') or []:
-        if hook['type'] == 'EarlyStoppingHook':
+    for hook in [*hooks.values(), *(paired.get('custom_hooks') or [])]:
+        if hook and str(hook['type']).endswith('EarlyStoppingHook'):
             hook['monitor'] = f'{STUDENT}/{hook["monitor"]}'
     for key in ('val_cfg', 'test_cfg'):
         if paired.get(key):

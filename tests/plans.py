@@ -15,7 +15,7 @@ seeds = {seeds}
 cfg_options = {options}
 pairs = dict(tiny=dict(
     student='configs/pspnet/pspnet_r18-w16-d8_{setting}',
-    teacher='configs/pspnet/pspnet_r18-w32-d8_{setting}',
+    teacher=dict(config='configs/pspnet/pspnet_r18-w32-d8_{setting}', cfg_options={teacher}),
     methods={methods},
 ))
 """
@@ -39,13 +39,23 @@ def shipped(*methods: str) -> dict[str, str]:
     return {name: f'configs/{name}/{name}_{PAIR}_{SETTING}' for name in methods}
 
 
-def write_plan(folder: Path, methods: dict, seeds: tuple = (0,), options: dict = TRAINING) -> Path:
-    """A plan in a folder that has the shipped configs beside it."""
+def write_plan(
+    folder: Path,
+    methods: dict,
+    seeds: tuple = (0,),
+    options: dict = TRAINING,
+    teacher: dict | None = None,
+) -> Path:
+    """A plan in a folder that has the shipped configs beside it; ``teacher`` are its options."""
     if not (folder / 'configs').exists():
         (folder / 'configs').symlink_to(ROOT / 'configs')
     (folder / 'plans').mkdir(exist_ok=True)
     path = folder / 'plans' / 'tiny.py'
-    path.write_text(TEXT.format(seeds=seeds, options=options, methods=methods, setting=SETTING))
+    path.write_text(
+        TEXT.format(
+            seeds=seeds, options=options, methods=methods, setting=SETTING, teacher=teacher or {}
+        )
+    )
     return path
 
 

@@ -163,12 +163,16 @@ def test_the_best_checkpoint_is_the_students(given, expected):
 
 
 def test_early_stopping_watches_the_student():
-    student = plain(custom_hooks=[
-        dict(type='EarlyStoppingHook', monitor='mIoU', patience=2), dict(type='EMAHook'),
-    ])  # fmt: skip
-    stopping, average = pair(student, other()).custom_hooks
-    assert (stopping.monitor, stopping.patience) == ('student/mIoU', 2)
+    stopping = dict(type='mmengine.EarlyStoppingHook', monitor='mIoU', patience=2)
+    student = plain(
+        custom_hooks=[stopping, dict(type='EMAHook')],
+        default_hooks=dict(stopping=dict(stopping, type='EarlyStoppingHook'), timer=None),
+    )
+    paired = pair(student, other())
+    found, average = paired.custom_hooks
+    assert (found.monitor, found.patience) == ('student/mIoU', 2)
     assert average == dict(type='EMAHook')
+    assert paired.default_hooks.stopping.monitor == 'student/mIoU'
     assert student.custom_hooks[0].monitor == 'mIoU'
 
 

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import fcntl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
+
+# Of a training that was stopped, data workers live on for up to five seconds.
+PATIENCE = 10
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[int]:
     """Have a folder for oneself, and for the processes that inherit the lock.
 
-    A training that outlives its sitting keeps the lock until it ends: nobody else goes on from
-    the checkpoints that it is writing.
+    A training that outlives its sitting keeps the lock until it ends (one on several GPUs until
+    its launcher does): nobody else goes on from the checkpoints that it is writing.
 
     Yields:
         The lock's file descriptor, for ``subprocess.Popen(pass_fds=...)``.
@@ -22,12 +27,21 @@ def locked(folder: Path) -> Iterator[int]:
         BlockingIOError: If another process has it.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + PATIENCE
     with (folder / 'lock').open('w') as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BlockingIOError(
-                f'{folder} is in use: by another benchmark, or by a training that a killed one has '
-                'left behind. Stop it, or take another work dir'
-            ) from None
+        while not _taken(file):
+            if time.monotonic() > deadline:
+                raise BlockingIOError(
+                    f'{folder} is in use: by another benchmark, or by a training that a killed one '
+                    'has left behind. Stop it first'
+                )
+            time.sleep(0.1)
         yield file.fileno()
+
+
+def _taken(file: TextIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

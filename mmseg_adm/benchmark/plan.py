@@ -135,7 +135,7 @@ def _cells(plan: Config, root: Path, pair: str, seed: int, processes: int) -> li
         if only := set(entry) & {'seeds', 'trained_teacher'}:
             raise ValueError(f"cell '{pair}/{name}' is a network alone: no {', '.join(only)}")
     sources = {name: _source(root, f'{pair}/{name}', entry) for name, entry in alone.items()}
-    cells = []
+    cells: list[Cell] = []
     for name, given in (alone | entries.get('methods', {})).items():
         entry = _entry(f'{pair}/{name}', given)
         if seed not in _seeds(f"cell '{pair}/{name}'", entry, plan.seeds):
@@ -143,7 +143,8 @@ def _cells(plan: Config, root: Path, pair: str, seed: int, processes: int) -> li
         source = _source(root, f'{pair}/{name}', entry, sources)
         options = {**plan.get('cfg_options', {}), 'randomness.seed': seed}
         options |= entry.get('cfg_options', {})
-        cells.append(_cell((pair, name, seed), source, options, entry, processes))
+        teacher = next((each.settings for each in cells if each.name == TEACHER), None)
+        cells.append(_cell((pair, name, seed), source, options, entry, processes, teacher))
     return cells
 
 
@@ -183,6 +184,7 @@ def _cell(
     options: Mapping[str, object],
     entry: Mapping,
     processes: int,
+    teacher: str | None,
 ) -> Cell:
     pair, name, seed = key
     resolved = _resolved(source, options)
@@ -192,7 +194,7 @@ def _cell(
         if TEACHER not in members or TEACHER in teachers:
             raise ValueError(f"cell '{pair}/{name}': trained_teacher is for a teacher that trains")
         teachers.append(TEACHER)
-    settings = settings_hash(resolved, goes_on, processes)
+    settings = settings_hash(resolved, processes, teacher if teachers else None, goes_on)
     return Cell(pair, name, seed, source, tuple(options.items()), tuple(teachers), settings)
 
 
@@ -228,18 +230,19 @@ def initial_weights(plan: Plan, cell: Cell, folder: Path) -> dict[str, object]:
     """
     alone = {each.name: each for each in plan.cells
              if (each.pair, each.seed) == (cell.pair, cell.seed)}  # fmt: skip
-    paths = {}
-    for name in (STUDENT, TEACHER):
-        paths[name] = folder / f'{cell.pair}_{name}_{cell.seed}_{alone[name].settings}.pth'
-        if not paths[name].is_file():
-            _draw(alone[name], paths[name])
+
+    def drawn(name: str) -> str:
+        path = folder / f'{cell.pair}_{name}_{cell.seed}_{alone[name].settings}.pth'
+        if not path.is_file():
+            _draw(alone[name], path)
+        return str(path)
+
     config = cell.resolved()
     if not is_distillation_config(config):
-        own = str(paths[cell.name])
-        return {'model.init_cfg.type': 'Pretrained', 'model.init_cfg.checkpoint': own}
+        return {'model.init_cfg.type': 'Pretrained', 'model.init_cfg.checkpoint': drawn(cell.name)}
     student = config.model.get('student', STUDENT)
     return {
-        f'model.members.{member}.checkpoint': str(paths[STUDENT if member == student else TEACHER])
+        f'model.members.{member}.checkpoint': drawn(STUDENT if member == student else TEACHER)
         for member, settings in config.model.members.items()
         if member in (student, TEACHER) and member not in cell.teachers and not is_bridge(settings)
     }

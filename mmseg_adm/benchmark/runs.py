@@ -17,7 +17,7 @@ import torch
 
 from .lock import locked
 from .plan import Cell, Plan, initial_weights
-from .results import ROOT, Results, collect, last_checkpoint, provenance
+from .results import ROOT, Results, collect, provenance
 from .settings import TEACHER
 
 Report = Callable[[Cell, str], None]
@@ -40,8 +40,8 @@ def run_plan(
         plan: The plan.
         results: Where lines are read from and appended to.
         work_dir: Where the trainings write.
-        jobs: How many run at once; they share the GPUs if there are too few, and the cores if
-            there are none.
+        jobs: How many run at once; they share the GPUs if there are too few, and the threads
+            of PyTorch (all cores, or ``OMP_NUM_THREADS``) if there are none.
         report: Called with a cell and what happened to it.
 
     Raises:
@@ -108,7 +108,6 @@ class _Sitting:
         self.results = results
         self.work_dir = work_dir
         self.processes = plan.processes
-        # Of those that this process may use: OMP_NUM_THREADS and taskset count.
         self.threads = max(torch.get_num_threads() // (jobs * self.processes), 1)
         available = visible_devices()
         # Without GPUs the processes share the cores.
@@ -141,6 +140,7 @@ class _Sitting:
             if again and not self._is_missed(cell):
                 self.report(cell, 'finished earlier')
                 return
+            self.done.discard(cell.key)
             self.report(cell, 'running')
             line = self._train(cell)
             if self.stopping.is_set():
@@ -167,7 +167,11 @@ class _Sitting:
         """Whether cells are left that need the weights of a teacher that are not here."""
         left = (cell for cell in self.plan.cells if cell.teachers and cell.key not in self.done)
         needed = any(self._teacher_of(cell) == teacher for cell in left)
-        return needed and last_checkpoint(self._folder(teacher)) is None
+        return needed and not self._weights_of(teacher).is_file()
+
+    def _weights_of(self, cell: Cell) -> Path:
+        """What a cell's training saves at its end; one that was stopped has earlier ones."""
+        return self._folder(cell) / f'iter_{cell.resolved().train_cfg.max_iters}.pth'
 
     def _train(self, cell: Cell) -> dict:
         folder = self._folder(cell)
@@ -179,8 +183,9 @@ class _Sitting:
         failed = line | {'status': 'failed', 'log': str(log)}
         try:
             command = self._command(cell, folder)
-        except Exception as error:  # a network may fail to be built, or its weights to be found
-            log.write_text(traceback.format_exc())
+        except Exception as error:  # a network may fail to be built
+            with log.open('a') as output:
+                output.write(traceback.format_exc())
             return failed | {'reason': _reason(error)}
         devices = self.devices.get()
         try:
@@ -201,7 +206,7 @@ class _Sitting:
         with self.lock:  # The weights of a pair are drawn once.
             options |= initial_weights(self.plan, cell, self.work_dir / 'initial')
         if cell.teachers:
-            weights = last_checkpoint(self._folder(self._teacher_of(cell)))
+            weights = self._weights_of(self._teacher_of(cell))
             options |= {f'model.members.{name}.checkpoint': str(weights) for name in cell.teachers}
             if len(source) > 1:
                 source.append(f'--teacher-checkpoint={weights}')

@@ -26,19 +26,24 @@ SETTINGS = (
 SOME_CHECKPOINT = 'trained-alone.pth'
 
 
-def settings_hash(config: Config, trained_teacher: bool, processes: int) -> str:
+def settings_hash(
+    config: Config, processes: int, teacher: str | None = None, goes_on: bool = False
+) -> str:
     """Of all that decides what comes out: not of where data and teachers lie on a machine.
 
     Args:
         config: What trains, in full.
-        trained_teacher: Whether a teacher in training starts from the one trained alone.
         processes: Of the training.
+        teacher: The hash of the teacher trained alone, where a member starts from it.
+        goes_on: Whether that one is in training.
     """
     settings = {key: value for key, value in config.to_dict().items() if key in SETTINGS}
     # Left out where they are the default: lines from before they were hashed still count.
     if processes > 1:
         settings['processes'] = processes
-    if trained_teacher:
+    if teacher:
+        settings['teacher'] = teacher
+    if goes_on:
         settings['trained_teacher'] = True
         settings['model']['members'][TEACHER]['checkpoint'] = ''
     if config.get('load_from'):

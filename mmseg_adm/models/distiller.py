@@ -72,7 +72,8 @@ class KnowledgeDistiller(BaseModel):
         self.members = ModuleDict(networks.trained)
         self.frozen: dict[str, FrozenMember] = networks.frozen
         self.averages = ModuleDict(networks.averages)
-        self.trained_before = networks.trained_before
+        # Of those in training, where they start from one.
+        self.checkpoints = networks.checkpoints
         if student not in members:
             raise ValueError(f"student='{student}' is not a member: {', '.join(members)}")
         if student in self.averages:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from mmseg.registry import MODELS as MMSEG_MODELS
 from torch import nn
-
-from mmseg_adm.checkpoint import local_path
 
 from .average import MovingAverage, averaged_member, build_average, is_average
 from .bridge import bridged_teacher, build_bridge, is_bridge
@@ -25,14 +22,14 @@ class Networks:
         trained: Those in training, bridges among them.
         frozen: Those that only teach.
         averages: Moving averages of members in training.
-        trained_before: Where members in training have all their weights from, if from a file.
+        checkpoints: Of members in training that start from one, backbone and all.
         preprocessors: Of members that see images in another way than the others.
     """
 
     trained: dict[str, nn.Module] = field(default_factory=dict)
     frozen: dict[str, FrozenMember] = field(default_factory=dict)
     averages: dict[str, MovingAverage] = field(default_factory=dict)
-    trained_before: dict[str, Path] = field(default_factory=dict)
+    checkpoints: dict[str, str] = field(default_factory=dict)
     preprocessors: dict[str, nn.Module] = field(default_factory=dict)
 
 
@@ -59,9 +56,9 @@ def build_networks(members: Mapping[str, dict]) -> Networks:
             found.frozen[name] = member
             continue
         found.trained[name] = member
-        # A file may hold the backbone alone; then the rest is still to be initialised.
+        # The file may hold the backbone alone: then the rest is still to be initialised.
         if config.get('checkpoint') and member.is_init:
-            found.trained_before[name] = local_path(config['checkpoint'])
+            found.checkpoints[name] = config['checkpoint']
     for name, config in bridges.items():
         found.trained[name] = build_bridge(name, config, members, found.frozen)
     for name, config in averages.items():

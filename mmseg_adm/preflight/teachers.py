@@ -1,9 +1,8 @@
-"""Whether a trained teacher knows anything: a loss that stays flat often has one that does not."""
+"""Whether a teacher knows anything: a loss that stays flat often has one that does not."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -11,12 +10,12 @@ from mmengine.dataset import pseudo_collate
 from mmseg.evaluation import IoUMetric
 from torch import Tensor
 
-from mmseg_adm.checkpoint import read_checkpoint
+from mmseg_adm.checkpoint import local_path, read_checkpoint
 from mmseg_adm.models import KnowledgeDistiller
 from mmseg_adm.models.taps import decode_head_of, find_classifier
 
 from .batch import spread
-from .report import Report
+from .report import Report, Status
 from .sandbox import evaluating
 
 IMAGES = 8
@@ -43,7 +42,7 @@ class Score(NamedTuple):
 
 
 def check_teachers(model: KnowledgeDistiller, dataset: Any, report: Report) -> None:
-    """Let each member that is trained already predict a few validation images; a line each.
+    """Let each member that starts from a checkpoint predict a few validation images.
 
     One that is frozen and scores like chance fails; one that goes on may learn what it lacks.
 
@@ -52,7 +51,7 @@ def check_teachers(model: KnowledgeDistiller, dataset: Any, report: Report) -> N
         dataset: The validation set, ``None`` if there is none.
         report: Takes the lines.
     """
-    checkpoints = trained_members(model)
+    checkpoints = checkpoints_of(model)
     for name, checkpoint in checkpoints.items():
         report.add(f'weights of {name}', 'ok', f'{checkpoint} fits strictly')
     if not checkpoints:
@@ -61,7 +60,8 @@ def check_teachers(model: KnowledgeDistiller, dataset: Any, report: Report) -> N
         report.add('teacher', 'warning', 'not scored: the config has no validation set')
         return
     with evaluating(model):
-        scores = report.attempt('teacher', 'failed', score_teachers, model, dataset)
+        status: Status = 'failed' if model.frozen else 'warning'
+        scores = report.attempt('teacher', status, score_teachers, model, dataset)
     for name, score in (scores or {}).items():
         count = min(IMAGES, len(dataset))
         text = (
@@ -71,24 +71,26 @@ def check_teachers(model: KnowledgeDistiller, dataset: Any, report: Report) -> N
         if score.better_than_chance:
             report.add(f'score of {name}', 'ok', text)
         else:
+            frozen = name in model.frozen
             report.add(
                 f'score of {name}',
-                'failed' if name in model.frozen else 'warning',
-                f'{text}: it teaches noise. Were these weights ({checkpoints[name]}) trained, on '
-                'these classes in this order, with this preprocessing?',
+                'failed' if frozen else 'warning',
+                f'{text}: {"it teaches" if frozen else "it starts as"} noise. Were these weights '
+                f'({checkpoints[name]}) trained, on these classes in this order, with this '
+                'preprocessing?',
             )
 
 
-def trained_members(model: KnowledgeDistiller) -> dict[str, Path]:
-    """The checkpoints of the members that are trained already, frozen or going on."""
-    frozen = {name: member.checkpoint for name, member in model.frozen.items()}
-    return frozen | model.trained_before
+def checkpoints_of(model: KnowledgeDistiller) -> dict[str, str]:
+    """Those that members start from, frozen ones and ones in training."""
+    frozen = {name: str(member.checkpoint) for name, member in model.frozen.items()}
+    return frozen | model.checkpoints
 
 
 @torch.no_grad()
 def score_teachers(model: KnowledgeDistiller, dataset: Any) -> dict[str, Score]:
-    """The score of each trained member on validation images spread over the set."""
-    names = tuple(trained_members(model))
+    """The score of each member with a checkpoint on validation images spread over the set."""
+    names = tuple(checkpoints_of(model))
     classes = {name: find_classifier(model.network(name)).out_channels for name in names}
     areas: dict[str, list[Sequence[Tensor]]] = {name: [] for name in names}
     for index in spread(len(dataset), IMAGES):
@@ -124,9 +126,9 @@ def _score(intersection: Tensor, union: Tensor, predicted: Tensor, labelled: Ten
 
 
 def check_recorded_classes(model: KnowledgeDistiller, classes: Sequence[str], report: Report):
-    """Compare the class names in a trained member's checkpoint with the data's, in order."""
-    for name, checkpoint in trained_members(model).items():
-        recorded = recorded_classes(checkpoint)
+    """Compare the class names in a member's checkpoint with the data's, in order."""
+    for name, checkpoint in checkpoints_of(model).items():
+        recorded = recorded_classes(local_path(checkpoint))
         line = f'classes of {name}'
         if recorded is None:
             report.add(
@@ -136,10 +138,12 @@ def check_recorded_classes(model: KnowledgeDistiller, classes: Sequence[str], re
                 'same order, only its score tells',
             )
         elif problem := first_difference(recorded, classes, 'its checkpoint', 'the data'):
+            frozen = name in model.frozen
+            advice = 'Take a teacher that was trained on these labels'
             report.add(
                 line,
-                'failed' if name in model.frozen else 'warning',
-                f'{problem}. Take a teacher that was trained on these labels',
+                'failed' if frozen else 'warning',
+                f'{problem}. {advice if frozen else "It has to learn them anew"}',
             )
         else:
             report.add(line, 'ok', f'the {len(classes)} of the data, in the same order')

@@ -195,6 +195,18 @@ def test_settings_know_the_number_of_processes(tmp_path):
     assert not one & four
 
 
+def test_settings_know_how_the_teacher_was_trained(tmp_path):
+    methods = shipped('kd', 'dml')
+    methods['adm-warm'] = dict(config=methods['dml'], trained_teacher=True)
+    plans = [
+        read_plan(write_plan(tmp_path, methods, teacher={'train_cfg.max_iters': count}))
+        for count in (2, 3)
+    ]
+    first, longer = ({cell.name: cell.settings for cell in plan.cells} for plan in plans)
+    changed = [name for name in first if first[name] != longer[name]]
+    assert changed == ['teacher', 'kd', 'adm-warm']
+
+
 def test_settings_know_what_a_training_starts_from(tmp_path):
     plain, none, some, other = (
         settings_with(tmp_path, TRAINING | more)

@@ -1,13 +1,13 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
+import threading
 
 import pytest
 import torch
-from plans import TRAINING, tiny_plan, write_plan
+from plans import line_of, shipped, tiny_plan, write_plan
 
-from mmseg_adm.benchmark import Results, read_plan, run_plan, runs
+from mmseg_adm.benchmark import Results, lock, read_plan, run_plan, runs
 from mmseg_adm.benchmark.lock import locked
 from mmseg_adm.benchmark.results import collect
 from mmseg_adm.benchmark.runs import assign_devices, visible_devices
@@ -25,12 +25,8 @@ HEIR = """
 import os, pathlib, sys
 folder = pathlib.Path(sys.argv[sys.argv.index('--work-dir') + 1])
 lock = folder.parents[3] / 'lock'
-for number in range(3, 64):
-    try:
-        if os.path.samestat(os.fstat(number), lock.stat()):
-            (folder / 'inherited').touch()
-    except OSError:
-        pass
+if any(os.path.realpath(f'/dev/fd/{number}') == str(lock) for number in os.listdir('/dev/fd')):
+    (folder / 'inherited').touch()
 """
 
 
@@ -100,18 +96,49 @@ def test_a_training_that_leaves_nothing_fails_alone(stand_in, tmp_path):
         assert line['log'].endswith('benchmark.log')
 
 
-def test_networks_that_cannot_be_built_fail_alone(tmp_path):
-    path = write_plan(tmp_path, {}, options=TRAINING | {'model.backbone.depth': 19})
+def test_a_network_that_cannot_be_built_fails_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs._Sitting, '_launch', lambda self: [sys.executable, '-c', SCRIPT])
+    path = write_plan(tmp_path, shipped('kd'), teacher={'model.backbone.depth': 19})
     plan, results = read_plan(path), Results(tmp_path / 'raw.jsonl')
+    log = tmp_path / 'work' / plan.cells[1].key / plan.cells[1].settings / 'benchmark.log'
+    log.parent.mkdir(parents=True)
+    log.write_text('earlier\n')
     run_plan(plan, results, tmp_path / 'work')
-    assert [line['cell'] for line in results.lines] == ['tiny/student/0', 'tiny/teacher/0']
-    for line in results.lines:
-        assert line['status'] == 'failed'
-        assert 'invalid depth 19 for resnet' in line['reason']
-        assert 'Traceback' in Path(line['log']).read_text()
+    student, teacher, method = results.lines
+    assert student['reason'].startswith('FileNotFoundError: no log in ')  # it was started
+    assert teacher['status'] == 'failed'
+    assert 'invalid depth 19 for resnet' in teacher['reason']
+    assert log.read_text().startswith('earlier\nTraceback')
+    assert method['reason'] == 'its teacher did not finish'
 
 
-def test_one_benchmark_at_a_time_in_a_folder(stand_in, tmp_path):
+@pytest.mark.parametrize('left', [None, 'iter_1.pth'])
+def test_a_finished_teacher_whose_last_weights_are_gone_counts_no_more(left, stand_in, tmp_path):
+    plan = read_plan(write_plan(tmp_path, shipped('kd')))
+    results = Results(tmp_path / 'raw.jsonl')
+    teacher = plan.cells[1]
+    results.add(line_of(teacher, {'mIoU': 1.0}))
+    if left:  # it was being trained again, and stopped
+        folder = tmp_path / 'work' / teacher.key / teacher.settings
+        folder.mkdir(parents=True)
+        (folder / left).touch()
+    seen = []
+    run_plan(plan, results, tmp_path / 'work', report=lambda cell, state: seen.append(state))
+    # The stand-in leaves no weights.
+    assert seen == ['running', 'failed'] * 3
+    assert results.lines[-1]['reason'] == 'its teacher did not finish'
+
+
+@pytest.mark.parametrize(('threads', 'jobs', 'each'), [(8, 2, 4), (3, 2, 1), (1, 4, 1)])
+def test_trainings_share_the_threads(threads, jobs, each, stand_in, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: threads)
+    plan = tiny_plan(tmp_path, seeds=(0,))
+    sitting = runs._Sitting(plan, Results(tmp_path / 'raw.jsonl'), tmp_path, jobs, print, 0)
+    assert sitting.threads == each
+
+
+def test_one_benchmark_at_a_time_in_a_folder(stand_in, tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, 'PATIENCE', 0)
     plan, results = tiny_plan(tmp_path, seeds=(0,)), Results(tmp_path / 'raw.jsonl')
     with locked(tmp_path / 'work'), pytest.raises(BlockingIOError, match='work is in use: by'):
         run_plan(plan, results, tmp_path / 'work')
@@ -121,27 +148,29 @@ def test_one_benchmark_at_a_time_in_a_folder(stand_in, tmp_path):
 
 
 def test_a_training_left_behind_keeps_the_folder(stand_in, tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, 'PATIENCE', 0)
     monkeypatch.setattr(runs._Sitting, '_launch', lambda self: [sys.executable, '-c', HEIR])
     plan = tiny_plan(tmp_path, seeds=(0,))
     run_plan(plan, Results(tmp_path / 'raw.jsonl'), tmp_path / 'work')
     assert len(list((tmp_path / 'work').rglob('inherited'))) == 2
 
     script = 'import sys; sys.stdin.read()'
-    with locked(tmp_path) as lock:
+    with locked(tmp_path) as number:
         heir = subprocess.Popen(
-            [sys.executable, '-c', script], stdin=subprocess.PIPE, pass_fds=(lock,)
+            [sys.executable, '-c', script], stdin=subprocess.PIPE, pass_fds=(number,)
         )
     with pytest.raises(BlockingIOError), locked(tmp_path):
         pass
-    heir.communicate()
+    monkeypatch.undo()  # a data worker ends soon
+    threading.Timer(0.5, heir.communicate).start()
     with locked(tmp_path):
         pass
 
 
 def test_a_device_is_given_back_whatever_happens(stand_in, tmp_path, monkeypatch):
     plan = tiny_plan(tmp_path, seeds=(0,))
-    with locked(tmp_path) as lock:
-        sitting = runs._Sitting(plan, Results(tmp_path / 'raw.jsonl'), tmp_path, 1, print, lock)
+    with locked(tmp_path) as number:
+        sitting = runs._Sitting(plan, Results(tmp_path / 'raw.jsonl'), tmp_path, 1, print, number)
         monkeypatch.setattr(sitting, '_launch', lambda: [str(tmp_path / 'no python')])
         with pytest.raises(FileNotFoundError):
             sitting.run(plan.cells[0])

@@ -165,7 +165,29 @@ def test_a_teacher_that_goes_on_from_nothing_is_a_warning(preflight_config, tmp_
     preflight_config.model.members.teacher.checkpoint = checkpoint
     status, text = checks(preflight_config)['score of teacher']
     assert status == 'warning'
-    assert 'would be chance: it teaches noise' in text
+    assert 'would be chance: it starts as noise' in text
+
+
+def test_a_teacher_that_goes_on_may_learn_other_classes(
+    preflight_config, trained_teacher, tmp_path
+):
+    checkpoint = read_checkpoint(trained_teacher)
+    checkpoint['meta']['dataset_meta']['classes'][0] = 'lane'
+    torch.save(checkpoint, tmp_path / 'other.pth')
+    preflight_config.model.members.teacher.checkpoint = str(tmp_path / 'other.pth')
+    status, text = checks(preflight_config)['classes of teacher']
+    assert status == 'warning'
+    assert text.endswith('It has to learn them anew')
+
+
+def test_a_backbone_alone_is_not_scored(preflight_config, trained_teacher, tmp_path):
+    weights = read_checkpoint(trained_teacher)['state_dict']
+    backbone = {key: value for key, value in weights.items() if key.startswith('backbone.')}
+    torch.save(dict(state_dict=backbone), tmp_path / 'backbone.pth')
+    preflight_config.model.members.teacher.update(
+        checkpoint=str(tmp_path / 'backbone.pth'), init_cfg=None
+    )
+    assert not [name for name in checks(preflight_config) if 'teacher' in name]
 
 
 def test_a_truncated_teacher(offline_config, trained_teacher, tmp_path):
