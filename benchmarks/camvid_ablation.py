@@ -12,7 +12,6 @@ finalists = (
     'warm: channelwise x5, weighting',
     'warm: channelwise x5, weighting, all weights one',
     'warm: channelwise x5, repulsion',
-    'warm at 0.3: channelwise x5, weighting',
 )
 
 

@@ -11,16 +11,17 @@ seeds = (0, 1, 2)
 weight_of_dml = {'model.methods.dml.weight': 0.1}
 
 
-def warm(config, share=0.1, **options):
+def warm(config, share=0.1, seeds=seeds, **options):
     """From a trained teacher, at a share of the learning rate."""
     cfg_options = {f'model.methods.{key}': value for key, value in options.items()}
     cfg_options['optim_wrapper.paramwise_cfg.custom_keys.teacher.lr_mult'] = share
-    return dict(config=config, cfg_options=cfg_options, trained_teacher=True)
+    return dict(config=config, cfg_options=cfg_options, seeds=seeds, trained_teacher=True)
 
 
 student = 'benchmarks/networks/pspnet_r18-w16-d8_camvid-96x128.py'
 teacher = 'benchmarks/networks/pspnet_r18-w32-d8_camvid-96x128.py'
 channelwise = {'dml': None, 'adm.consensus': 'channelwise'}
+repulsion = channelwise | {'adm.divergence': 'repulsion'}
 online_cwd = {'dml': None, 'adm': None, 'cwd.type': 'mmseg_adm.CWD', 'cwd.weight': 5.0}
 pairs = dict(
     pspnet=dict(
@@ -32,6 +33,7 @@ pairs = dict(
             'dml': dict(config='dml', cfg_options=weight_of_dml),
             'adm': dict(config='adm', cfg_options=weight_of_dml),
             'adm-warm': warm('adm', **channelwise),
+            'adm-warm, repulsion': warm('adm', **repulsion),
             'cwd-warm': warm('adm', **online_cwd),
             'dml-warm': warm('dml', **{'dml.weight': 0.1}),
         },
@@ -47,9 +49,10 @@ pairs = dict(
             'kd': 'kd',
             'cwd': 'cwd',
             'adm-warm': warm('adm', **channelwise),
+            'adm-warm, repulsion': warm('adm', **repulsion),
             'cwd-warm': warm('adm', **online_cwd),
-            'adm-warm at 0.3': warm('adm', 0.3, **channelwise),
-            'cwd-warm at 0.3': warm('adm', 0.3, **online_cwd),
+            'adm-warm at 0.3': warm('adm', 0.3, (0, 1), **channelwise),
+            'cwd-warm at 0.3': warm('adm', 0.3, (0, 1), **online_cwd),
         },
     ),
 )
