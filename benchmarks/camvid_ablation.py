@@ -7,12 +7,13 @@ rate, or at the share named; the others start with the student, or are frozen (C
 _base_ = './_base_/camvid_screening.py'
 seeds = (0, 1, 2)
 # The others run with the first seed alone.
-finalists = (
-    'cwd x5.0',
-    'warm: channelwise x5, weighting',
-    'warm: channelwise x5, weighting, all weights one',
-    'warm: channelwise x5, repulsion',
-)
+finalists = {
+    'cwd x5.0': seeds,
+    'warm: channelwise x5, weighting': seeds,
+    'warm: channelwise x5, weighting, all weights one': seeds,
+    'warm: channelwise x5, repulsion': seeds,
+    'warm at 0.3: channelwise x5, weighting': (0, 1),
+}
 
 
 def trial(config, warm=None, **options):
@@ -109,9 +110,9 @@ trials = {
 
 
 def with_seeds(trials):
-    """One seed for each, all for the finalists."""
+    """More than one for the finalists."""
     return {
-        name: dict(settings, seeds=seeds if name in finalists else seeds[:1])
+        name: dict(settings, seeds=finalists.get(name, seeds[:1]))
         for name, settings in trials.items()
     }
 
