@@ -72,7 +72,7 @@ class KnowledgeDistiller(BaseModel):
         self.members = ModuleDict(networks.trained)
         self.frozen: dict[str, FrozenMember] = networks.frozen
         self.averages = ModuleDict(networks.averages)
-        # Of those in training, where they start from one.
+        # Files that members in training start from.
         self.checkpoints = networks.checkpoints
         if student not in members:
             raise ValueError(f"student='{student}' is not a member: {', '.join(members)}")
