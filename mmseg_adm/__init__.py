@@ -10,7 +10,7 @@ check_stack()
 def __getattr__(name: str) -> object:
     """``mmseg_adm.pair``, imported when it is asked for: the package itself stays light."""
     if name == 'pair':
-        from .pairing import pair
+        from .config import pair
 
         return pair
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

@@ -7,8 +7,8 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmseg_adm.benchmark.profiling import use_untrained_teachers
 from mmseg_adm.checkpoint import install_safe_loading
-from mmseg_adm.profiling import use_untrained_teachers
 
 pytestmark = pytest.mark.slow
 

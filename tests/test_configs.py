@@ -11,11 +11,11 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 
 from mmseg_adm.checkpoint import drop_pretrained, is_remote
-from mmseg_adm.cli import config_parser, load_config, replace_sync_bn
-from mmseg_adm.export import is_distillation_config
+from mmseg_adm.commands.flags import config_parser, load_config, replace_sync_bn
+from mmseg_adm.config import is_distillation_config
+from mmseg_adm.config.members import MEMBER_OPTIONS
 from mmseg_adm.models import methods
 from mmseg_adm.models.bridge import is_bridge
-from mmseg_adm.models.members import MEMBER_OPTIONS
 
 HEADS = {'pspnet': 'PSPHead', 'deeplabv3': 'ASPPHead'}
 METHODS = {name.lower(): name for name in methods.__all__ if name != 'DistillationMethod'}

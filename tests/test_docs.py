@@ -11,8 +11,8 @@ import torch
 from factory import ROOT, demo_config
 from mmengine.runner import Runner
 
+from mmseg_adm.config.names import read_config
 from mmseg_adm.registry import MODELS
-from mmseg_adm.zoo import read_config
 
 pytestmark = pytest.mark.core
 FILE = re.compile(r'<!-- file: (\S+) -->\n```python\n(.*?)```', re.DOTALL)

@@ -14,9 +14,9 @@ from mmseg.apis import inference_model, init_model
 from mmseg.registry import MODELS as MMSEG_MODELS
 
 from mmseg_adm.checkpoint import RECORD, drop_pretrained, read_checkpoint, weights_record
+from mmseg_adm.config import is_distillation_config
 from mmseg_adm.export import (
     export_member,
-    is_distillation_config,
     plain_checkpoint,
     plain_config,
 )

@@ -22,7 +22,13 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.runner import Runner
 
 from mmseg_adm.checkpoint import read_checkpoint
-from mmseg_adm.cli import add_runner_flags, config_parser, enable_amp, load_config, prepare_runner
+from mmseg_adm.commands.flags import (
+    add_runner_flags,
+    config_parser,
+    enable_amp,
+    load_config,
+    prepare_runner,
+)
 
 pytestmark = [
     pytest.mark.gpu,

@@ -14,9 +14,9 @@ from mmengine.structures import PixelData
 from mmseg.registry import MODELS as MMSEG_MODELS
 
 from mmseg_adm.checkpoint import drop_pretrained
-from mmseg_adm.cli import replace_sync_bn
+from mmseg_adm.commands.flags import replace_sync_bn
+from mmseg_adm.config.pairing import pair, recipe_of
 from mmseg_adm.export import plain_config
-from mmseg_adm.pairing import pair, recipe_of
 
 pytestmark = pytest.mark.core
 

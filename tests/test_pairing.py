@@ -8,9 +8,14 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 
 import mmseg_adm
-from mmseg_adm import cli
-from mmseg_adm.cli import config_parser, load_config, prepare_runner, replace_sync_bn
-from mmseg_adm.pairing import pair, paired_name, recipes
+from mmseg_adm.commands.flags import (
+    add_runner_flags,
+    config_parser,
+    load_config,
+    prepare_runner,
+    replace_sync_bn,
+)
+from mmseg_adm.config.pairing import pair, paired_name, recipes
 
 pytestmark = pytest.mark.core
 
@@ -598,9 +603,9 @@ def test_flags_that_do_not_fit_together(flags, text):
 )
 def test_members_that_leave_parameters_unused_train_distributed(given, expected, monkeypatch):
     monkeypatch.setenv('LOCAL_RANK', '0')
-    monkeypatch.setattr(cli, 'is_distributed', lambda: True)
+    monkeypatch.setattr('mmseg_adm.commands.flags.is_distributed', lambda: True)
     parser = config_parser('', pairs=True)
-    cli.add_runner_flags(parser)
+    add_runner_flags(parser)
     flags = ['--launcher', 'pytorch', '--work-dir', 'w', '--student', 's', '--teacher', 't']
     config = pair(plain(env_cfg={}, **given), other())
     prepare_runner(config, parser.parse_args(flags))

@@ -10,12 +10,10 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
-from mmseg_adm.export import is_distillation_config
+from mmseg_adm.config import is_distillation_config, read_config, resolve_config
+from mmseg_adm.config.pairing import pair as make_pair
+from mmseg_adm.config.pairing import recipe_of, recipes, wants_trained_teacher
 from mmseg_adm.models.bridge import is_bridge
-from mmseg_adm.models.members import resolve_config
-from mmseg_adm.pairing import pair as make_pair
-from mmseg_adm.pairing import recipe_of, recipes, wants_trained_teacher
-from mmseg_adm.zoo import read_config
 
 from .settings import SOME_CHECKPOINT, STUDENT, TEACHER, settings_hash
 

@@ -19,8 +19,9 @@ from mmseg.models.backbones.swin import ShiftWindowMSA
 from torch import Tensor, nn
 
 from mmseg_adm.checkpoint import drop_pretrained, member_weights, read_checkpoint
+from mmseg_adm.config import is_distillation_config
 
-from .plain import build_plain, cut_out, is_distillation_config, plain_meta
+from .plain import build_plain, cut_out, plain_meta
 from .stand_ins import traceable
 
 PACKAGES = ('onnxscript', 'onnxruntime')

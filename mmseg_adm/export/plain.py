@@ -21,18 +21,11 @@ from mmseg_adm.checkpoint import (
     weights_of,
     weights_record,
 )
+from mmseg_adm.config.kinds import DISTILLER, is_distillation_config
+from mmseg_adm.config.members import MEMBER_OPTIONS, resolve_config
+from mmseg_adm.config.names import joined_imports
 from mmseg_adm.models.average import averaged_member, is_average
 from mmseg_adm.models.bridge import bridged_teacher, is_bridge, plain_bridge
-from mmseg_adm.models.members import MEMBER_OPTIONS, resolve_config
-from mmseg_adm.zoo import joined_imports
-
-DISTILLER = 'KnowledgeDistiller'
-
-
-def is_distillation_config(config: Config) -> bool:
-    """Whether the config's model is a distiller."""
-    kind = config.model.get('type', '')
-    return getattr(kind, '__name__', str(kind)).split('.')[-1] == DISTILLER
 
 
 def plain_config(config: Config, member: str | None = None) -> Config:

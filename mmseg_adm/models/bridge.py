@@ -13,8 +13,9 @@ from mmseg.registry import MODELS as MMSEG_MODELS
 from torch import nn
 
 from mmseg_adm.checkpoint import drop_pretrained
+from mmseg_adm.config.members import MEMBER_OPTIONS
 
-from .members import MEMBER_OPTIONS, FrozenMember
+from .members import FrozenMember
 from .taps import find_module, probe_images
 
 BRIDGE = 'mmseg_adm.TeacherBridge'

@@ -11,10 +11,11 @@ from mmseg.registry import MODELS as MMSEG_MODELS
 from torch import Tensor, nn
 
 from mmseg_adm.checkpoint import check_state_dict, install_safe_loading
+from mmseg_adm.config.members import resolve_members
 from mmseg_adm.registry import MODELS
 
 from .bridge import SharedModule
-from .members import FrozenMember, resolve_members
+from .members import FrozenMember
 from .methods.build import AVERAGE, FROZEN, build_method
 from .networks import build_networks
 from .preprocessor import MembersDataPreprocessor

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import ConfigDict
 from mmengine.logging import print_log
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS as MMSEG_MODELS
 from torch import Tensor, nn
 
 from mmseg_adm.checkpoint import local_path, member_weights, read_checkpoint, sha256_of
-from mmseg_adm.zoo import joined_imports, read_config
+from mmseg_adm.config.members import MEMBER_OPTIONS
 
-from .preprocessor import own_preprocessor
 from .taps import FeatureTap, find_classifier
 
-MEMBER_OPTIONS = ('frozen', 'checkpoint')
 # What mmseg raises where a network needs a package or an operator that is not there.
 BUILD_ERRORS = (AssertionError, ImportError, KeyError, RuntimeError, TypeError, ValueError)
 
@@ -50,64 +46,6 @@ class FrozenMember:
     def __call__(self, inputs: Tensor) -> None:
         """Run backbone and decode head, for the taps: no auxiliary head, no upsampling."""
         self.network(inputs, mode='tensor')
-
-
-def resolve_members(model: Mapping) -> dict[str, ConfigDict]:
-    """The members of a distiller's config, those that are named by a config in full.
-
-    A member may be a path or a name, ``'mmseg::pspnet/....py'``, or ``dict(config=..., ...)``
-    with what differs from it: the network is that config's. Its own normalisation of images
-    stays where it is not that of ``model.data_preprocessor``.
-
-    Raises:
-        FileNotFoundError: If there is no such config.
-    """
-    shared = model.get('data_preprocessor')
-    return {name: _resolve(member, shared) for name, member in model['members'].items() if member}
-
-
-def resolve_config(config: Config, options: Mapping | None = None) -> Config:
-    """A copy of a config with its members in full, and with what the configs of those import.
-
-    Args:
-        config: Of a distiller; that of one network only takes the options.
-        options: Overrides as ``--cfg-options`` gives them, also of members that are named.
-
-    Raises:
-        FileNotFoundError: As :func:`resolve_members`.
-    """
-    config = copy.deepcopy(config)
-    members = config.model.get('members') or {}
-    for name, member in members.items():
-        if isinstance(member, str):
-            members[name] = _as_dict(member)
-    config.merge_from_dict(dict(options or {}))
-    if not members:
-        return config
-    named = [_as_dict(member) for member in config.model.members.values() if member]
-    sources = [read_config(member['config']) for member in named if member.get('config')]
-    if imports := joined_imports([config, *sources]):
-        config.custom_imports = imports
-    config.model.members = resolve_members(config.model)
-    return config
-
-
-def _as_dict(member: str | Mapping) -> dict:
-    return dict(config=member) if isinstance(member, str) else dict(member)
-
-
-def _resolve(member: str | Mapping, shared: Mapping | None) -> ConfigDict:
-    overrides = _as_dict(member)
-    source = overrides.pop('config', None)
-    if source is None:
-        return ConfigDict(member)
-    network = read_config(source).model
-    own = own_preprocessor(network.pop('data_preprocessor', None), shared)
-    if own:
-        network.data_preprocessor = own
-    config = Config(dict(network=network))
-    config.merge_from_dict(dict(network=overrides))
-    return config.network
 
 
 def build_member(name: str, config: dict) -> nn.Module | FrozenMember:

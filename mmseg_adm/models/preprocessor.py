@@ -7,31 +7,6 @@ from collections.abc import Mapping
 from mmengine.model import BaseDataPreprocessor
 from torch import nn
 
-# How a network wants its images; their size comes with the data.
-NORMALISATION = ('type', 'mean', 'std', 'bgr_to_rgb', 'rgb_to_bgr')
-SIZE = ('size', 'size_divisor', 'pad_val', 'seg_pad_val', 'test_cfg')
-
-
-def with_size_of(own: Mapping, source: Mapping) -> dict:
-    """The settings ``own`` of a preprocessor, with images of the size of another one's."""
-    settings = {key: value for key, value in own.items() if key not in SIZE}
-    return settings | {key: source[key] for key in SIZE if key in source}
-
-
-def own_preprocessor(own: Mapping | None, shared: Mapping | None) -> dict | None:
-    """What a member needs beside the preprocessor that it shares: ``None`` if that one will do.
-
-    Args:
-        own: Settings that the network was trained with.
-        shared: Settings of the preprocessor of all members; labels and images are padded to
-            its size.
-    """
-    if not own or not shared:
-        return dict(own) if own else None
-    if all(own.get(key) == shared.get(key) for key in NORMALISATION):
-        return None
-    return with_size_of(own, shared)
-
 
 class MembersDataPreprocessor(BaseDataPreprocessor):
     """Runs the shared preprocessor once, and a member's own one on the same raw data.

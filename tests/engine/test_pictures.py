@@ -10,8 +10,8 @@ from mmengine.runner import Runner
 
 from mmseg_adm.engine.hooks import consensus_picture
 from mmseg_adm.engine.hooks.consensus_picture import read_maps
+from mmseg_adm.engine.panel import draw_panel
 from mmseg_adm.export import plain_config
-from mmseg_adm.panel import draw_panel
 
 CONFIGS = ROOT / 'configs'
 PAIR = 'pspnet_r18-w32-d8_pspnet_r18-w16-d8_1xb8-demo_synthetic-city-96x128.py'

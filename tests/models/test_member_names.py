@@ -7,8 +7,8 @@ from factory import distiller_config, losses_of, preprocessor, raw_batch, segmen
 from mmengine.config import Config
 from mmengine.registry import MODELS
 
-from mmseg_adm.cli import config_parser, load_config
-from mmseg_adm.models.members import resolve_members
+from mmseg_adm.commands.flags import config_parser, load_config
+from mmseg_adm.config import resolve_members
 
 pytestmark = pytest.mark.core
 PSPNET = 'mmseg::pspnet/pspnet_r18-d8_4xb2-80k_cityscapes-512x1024.py'

@@ -8,8 +8,8 @@ from method_cases import METHODS
 from mmengine.config import Config
 from mmengine.registry import MODELS
 
+from mmseg_adm.benchmark.profiling import comparable_configs, profile_step, use_untrained_teachers
 from mmseg_adm.models import KnowledgeDistiller
-from mmseg_adm.profiling import comparable_configs, profile_step, use_untrained_teachers
 
 CAMVID = {
     path.parent.name: path

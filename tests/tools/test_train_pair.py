@@ -11,7 +11,7 @@ from factory import ROOT
 from mmengine.config import Config
 
 from mmseg_adm.checkpoint import read_checkpoint
-from mmseg_adm.pairing import paired_name
+from mmseg_adm.config.pairing import paired_name
 
 pytestmark = pytest.mark.core
 

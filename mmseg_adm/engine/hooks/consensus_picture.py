@@ -15,9 +15,9 @@ from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmseg_adm.engine.panel import draw_panel
 from mmseg_adm.engine.unwrap import unwrapped
 from mmseg_adm.models.step import DistillationStep
-from mmseg_adm.panel import draw_panel
 from mmseg_adm.registry import HOOKS
 
 

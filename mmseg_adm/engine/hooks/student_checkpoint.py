@@ -8,9 +8,9 @@ from mmengine.dist import master_only
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import Runner
 
+from mmseg_adm.config import is_distillation_config, resolve_config
 from mmseg_adm.engine.unwrap import unwrapped
-from mmseg_adm.export import export_member, is_distillation_config, plain_config
-from mmseg_adm.models.members import resolve_config
+from mmseg_adm.export import export_member, plain_config
 from mmseg_adm.registry import HOOKS
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
-from .export import is_distillation_config
-from .models.preprocessor import own_preprocessor, with_size_of
-from .zoo import configs_of, joined_imports, read_config
+from .kinds import is_distillation_config
+from .members import own_preprocessor, with_size_of
+from .names import configs_of, joined_imports, read_config
 
 STUDENT, TEACHER = 'student', 'teacher'
 # A method is set up as in its config for Cityscapes.

@@ -11,10 +11,8 @@ from mmengine.config import Config, DictAction
 from mmengine.dist import barrier, is_distributed
 from mmengine.logging import print_log
 
-from .checkpoint import drop_pretrained, install_safe_loading, is_remote, trust_checkpoints
-from .models.members import resolve_config
-from .pairing import pair, paired_name
-from .zoo import read_config
+from mmseg_adm.checkpoint import drop_pretrained, install_safe_loading, is_remote, trust_checkpoints
+from mmseg_adm.config import pair, paired_name, read_config, resolve_config
 
 CFG_OPTIONS_HELP = (
     'override settings of the config: key-value pairs in xxx=yyy format, lists as key="[a,b]" '

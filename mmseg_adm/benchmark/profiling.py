@@ -18,13 +18,14 @@ from mmseg.registry import MODELS as MMSEG_MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from .export import is_distillation_config, plain_config
-from .models import KnowledgeDistiller
-from .models.average import is_average
-from .models.bridge import is_bridge
-from .models.methods import DistillationMethod
-from .models.step import DistillationStep
-from .models.taps import find_classifier
+from mmseg_adm.config import is_distillation_config
+from mmseg_adm.export import plain_config
+from mmseg_adm.models import KnowledgeDistiller
+from mmseg_adm.models.average import is_average
+from mmseg_adm.models.bridge import is_bridge
+from mmseg_adm.models.methods import DistillationMethod
+from mmseg_adm.models.step import DistillationStep
+from mmseg_adm.models.taps import find_classifier
 
 
 @dataclass

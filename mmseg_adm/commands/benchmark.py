@@ -1,0 +1,77 @@
+"""Compare methods over several seeds: train the cells of a plan, write table and pictures."""
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+from mmengine.logging import MMLogger
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from mmseg_adm.benchmark import Results, draw_figures, markdown_table, read_plan, run_plan
+from mmseg_adm.benchmark.plan import Cell
+from mmseg_adm.benchmark.summary import Summary
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description='Run a benchmark plan, or go on with it')
+    parser.add_argument('plan', help='plan file path, such as benchmarks/camvid_small.py')
+    parser.add_argument('--work-dir', help='where trainings write; by default work_dirs/<plan>')
+    parser.add_argument(
+        '--results', help='folder of raw lines, table and pictures; by default benchmarks/results'
+    )
+    parser.add_argument('--jobs', type=int, default=1, help='trainings at a time')
+    parser.add_argument('--gpus', type=int, default=1, help='GPUs of each training')
+    parser.add_argument(
+        '--report', action='store_true', help='only write table and pictures of what has run'
+    )
+    args = parser.parse_args()
+    # As on Ctrl-C, the trainings end with it.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    # MMEngine reports each variable of the environment that a config reads.
+    MMLogger.get_instance('benchmark', log_level='WARNING')
+    plan = read_plan(args.plan, args.gpus)
+    folder = Path(args.results or Path(args.plan).resolve().parent / 'results')
+    results = Results(folder / f'{plan.name}.jsonl')
+    if not args.report:
+        work_dir = Path(args.work_dir or Path('work_dirs') / plan.name).resolve()
+        try:
+            train(plan, results, work_dir, args.jobs)
+        except BlockingIOError as error:
+            raise SystemExit(str(error)) from None
+
+    summary = Summary(plan, results)
+    text = [f'<!-- python tools/benchmark.py {args.plan} -->']
+    for pair in plan.pairs:
+        text += [f'### {pair}', markdown_table(summary, pair)]
+        draw_figures(summary, pair, folder, plan.name)
+    (folder / f'{plan.name}.md').write_text('\n\n'.join(text) + '\n')
+    print('\n\n'.join(text[1:]))
+    print(f'\nwrote {folder / plan.name}.md, pictures beside it')
+    failed = [cell.key for cell in plan.cells if (line := results.of(cell))
+              and line['status'] == 'failed']  # fmt: skip
+    if failed:
+        raise SystemExit(f'failed: {", ".join(failed)}; their logs are named in {results.path}')
+
+
+def train(plan, results: Results, work_dir: Path, jobs: int) -> None:
+    """Train what is left, with a bar."""
+    columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(),
+               TimeRemainingColumn())  # fmt: skip
+    running: list[str] = []
+    with Progress(*columns, console=Console(stderr=True), speed_estimate_period=36000) as progress:
+        task = progress.add_task('cells', total=len(plan.cells))
+
+        def report(cell: Cell, state: str) -> None:
+            if state == 'running':
+                running.append(cell.key)
+            else:
+                if cell.key in running:
+                    running.remove(cell.key)
+                progress.console.print(f'{cell.key}: {state}')
+                progress.advance(task)
+            progress.update(task, description=', '.join(running) or 'cells')
+
+        run_plan(plan, results, work_dir, jobs, report)
