@@ -76,10 +76,10 @@ class DistillationStep:
         return self.labels_like(maps) != self.ignore_index
 
     def valid_count(self, maps: Tensor) -> Tensor:
-        """The number of valid positions as a divisor: see :meth:`over_ranks`."""
+        """The number of valid positions as a divisor: see :meth:`reduce_mean`."""
         size = (maps.shape[-2], maps.shape[-1])
         if size not in self._valid_count:
-            self._valid_count[size] = self.over_ranks(self.valid(maps).sum().float())
+            self._valid_count[size] = self.reduce_mean(self.valid(maps).sum().float())
         return self._valid_count[size]
 
     @property
@@ -88,7 +88,7 @@ class DistillationStep:
         return get_world_size() > 1
 
     @staticmethod
-    def over_ranks(total: Tensor) -> Tensor:
+    def reduce_mean(total: Tensor) -> Tensor:
         """``all_reduce(total) / world_size``.
 
         As a divisor it makes the average of the ranks' gradients the gradient of the mean
@@ -101,7 +101,7 @@ class DistillationStep:
         return total / get_world_size()
 
     @staticmethod
-    def sum_over_ranks(values: Tensor) -> Tensor:
+    def all_reduce(values: Tensor) -> Tensor:
         """``values`` added up over the processes, with gradient to all of them.
 
         For losses of the joined batch that are no sums: each process then computes the same
@@ -115,12 +115,12 @@ class DistillationStep:
         """:func:`weighted_cross_entropy` of this batch; without ``weight`` all pixels alike."""
         if weight is None:
             weight = torch.ones_like(self.labels, dtype=torch.float32)
-        normalizer = None  # in one process: the loss's own
+        avg_factor = None  # in one process: the loss's own
         if self.distributed:
             total = labelled_weight(weight, self.labels, self.ignore_index, class_weight).sum()
-            normalizer = self.over_ranks(total)
+            avg_factor = self.reduce_mean(total)
         return weighted_cross_entropy(
-            logits, self.labels, weight, self.ignore_index, normalizer, class_weight
+            logits, self.labels, weight, self.ignore_index, avg_factor, class_weight
         )
 
     def imitate(self, logits: Tensor, target: Tensor, tau: float) -> Tensor:

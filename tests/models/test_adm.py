@@ -232,7 +232,7 @@ def test_adm_weighs_classes_as_its_members_or_all_alike(class_weight):
     assert_close(losses['method.loss_divergence'].detach(), expected.float(), rtol=1e-4, atol=0)
 
 
-@pytest.mark.parametrize('contrast', ['centre', 'standardise', 'rank'])
+@pytest.mark.parametrize('contrast', ['center', 'standardize', 'rank'])
 def test_adm_takes_its_weights_from_the_contrast(contrast):
     model = build(dict(type='mmseg_adm.ADM', contrast=contrast))
     batch = raw_batch(size=SMALL)
@@ -310,7 +310,7 @@ def test_adm_compares_with_a_target_for_one_side_and_the_teacher_for_the_other(c
     def losses_with(**options):
         networks = {name: network(width, dropout=0.0) for name, width in
                     (('student', 4), ('teacher', 8), ('other', 8))}  # fmt: skip
-        members = dict(networks, mean_teacher=dict(type='mmseg_adm.MovingAverage', of='other'))
+        members = dict(networks, mean_teacher=dict(type='mmseg_adm.EMATeacher', of='other'))
         method = dict(type='mmseg_adm.ADM', consensus=consensus, **options)
         torch.manual_seed(0)
         model = MODELS.build(distiller_config(dict(method=method), members=members))

@@ -513,7 +513,7 @@ def test_valid_is_the_nearest_label(size, ignore_index):
     assert torch.equal(step.valid(maps), expected)
     assert step.labels_like(maps) is step.labels_like(maps + 1)
     assert step.valid_count(maps) == expected.sum()
-    assert step.over_ranks(step.valid_count(maps)) == expected.sum()
+    assert step.reduce_mean(step.valid_count(maps)) == expected.sum()
 
 
 def test_match_size_resizes_bilinearly_or_not_at_all():

@@ -44,8 +44,8 @@ def test_in_one_process_sums_are_what_they_are():
     step = step_of(torch.zeros(1, 2, 2, dtype=torch.int64))
     values = torch.randn(3, requires_grad=True)
     assert not step.distributed
-    assert step.sum_over_ranks(values) is values
-    assert step.over_ranks(values) is values
+    assert step.all_reduce(values) is values
+    assert step.reduce_mean(values) is values
 
 
 @pytest.mark.parametrize('ignore_index', [255, 1])

@@ -1,7 +1,7 @@
 """The papers' formulas as pure tensor functions.
 
 They import torch and nothing else, detach their own targets and weights, and compute in
-float32 whatever they are given. ``valid`` is a boolean (B, h, w) mask; ``normalizer``
+float32 whatever they are given. ``valid`` is a boolean (B, h, w) mask; ``avg_factor``
 replaces the divisor, for callers that average over several processes; a zero divisor gives
 a differentiable zero.
 """
@@ -28,7 +28,7 @@ from .relation import (
 )
 from .similarity import (
     alignment_loss,
-    centre_over_classes,
+    center_over_classes,
     consensus_alignment,
     consensus_weight,
     cosine_distance,
@@ -45,7 +45,7 @@ __all__ = [
     'alignment_loss',
     'attention',
     'attention_transfer',
-    'centre_over_classes',
+    'center_over_classes',
     'channel_wise_divergence',
     'class_similarity',
     'consensus_alignment',

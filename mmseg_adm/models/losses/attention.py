@@ -35,7 +35,7 @@ def flattened(maps: Tensor, valid: Tensor | None = None) -> Tensor:
 def unit_distance(
     student: Tensor,
     teacher: Tensor,
-    normalizer: Tensor | float | None = None,
+    avg_factor: Tensor | float | None = None,
     eps: float = 1e-4,
 ) -> Tensor:
     """``1/B sum_b |s_b/|s_b| - sg t_b/|t_b||^2``, between 0 and 4. Gradient: the student only.
@@ -43,7 +43,7 @@ def unit_distance(
     Args:
         student: (B, D).
         teacher: (B, D), detached here.
-        normalizer: The divisor in place of B.
+        avg_factor: The divisor in place of B.
         eps: The least length that is divided by: the gradient at a zero vector is its inverse.
 
     Raises:
@@ -52,7 +52,7 @@ def unit_distance(
     _check_vectors(student, teacher)
     student, teacher = (unit(vectors.float(), eps) for vectors in (student, teacher.detach()))
     distance = (student - teacher).square().sum(dim=1)
-    return weighted_mean(distance, torch.ones_like(distance), normalizer)
+    return weighted_mean(distance, torch.ones_like(distance), avg_factor)
 
 
 def unit(vectors: Tensor, eps: float = ATTENTION_EPS) -> Tensor:
@@ -72,7 +72,7 @@ def attention_transfer(
     student: Tensor,
     teacher: Tensor,
     valid: Tensor | None = None,
-    normalizer: Tensor | float | None = None,
+    avg_factor: Tensor | float | None = None,
 ) -> Tensor:
     """``1/B sum_b |a(s_b) - sg a(t_b)|^2``, a the attention of unit length (AT).
 
@@ -84,14 +84,14 @@ def attention_transfer(
         student: (B, Cs, h, w).
         teacher: (B, Ct, h, w), detached here; the widths may differ.
         valid: Boolean (B, h, w); other positions are left out of both.
-        normalizer: The divisor in place of B.
+        avg_factor: The divisor in place of B.
 
     Raises:
         ValueError: If shapes disagree.
     """
     check_positions(student, teacher, valid)
     pair = attention(student, valid), attention(teacher, valid)
-    return unit_distance(*pair, normalizer, ATTENTION_EPS)
+    return unit_distance(*pair, avg_factor, ATTENTION_EPS)
 
 
 def shifted_attention(maps: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -128,7 +128,7 @@ def diversity(
     student: Tensor,
     target: Tensor,
     valid: Tensor | None = None,
-    normalizer: Tensor | float | None = None,
+    avg_factor: Tensor | float | None = None,
 ) -> Tensor:
     """``mean_valid (A(F)/n - sg target)^2``: look where a peer does not (FFSD).
 
@@ -139,7 +139,7 @@ def diversity(
         student: (B, C, h, w).
         target: (B, h*w), from :func:`shifted_attention` of the peer, detached here.
         valid: Boolean (B, h, w).
-        normalizer: The divisor in place of the number of valid positions.
+        avg_factor: The divisor in place of the number of valid positions.
 
     Raises:
         ValueError: If shapes disagree.
@@ -147,7 +147,7 @@ def diversity(
     own, mask = attention(student, valid), mask_of(valid, student).flatten(1)
     _check_vectors(own, target)
     error = (_relative(own, mask) - target.detach().float()).square()
-    return weighted_mean(error, mask, normalizer)
+    return weighted_mean(error, mask, avg_factor)
 
 
 def _relative(response: Tensor, mask: Tensor) -> Tensor:

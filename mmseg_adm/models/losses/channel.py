@@ -14,7 +14,7 @@ def channel_wise_divergence(
     teacher: Tensor,
     tau: float = 1.0,
     valid: Tensor | None = None,
-    normalizer: Tensor | float | None = None,
+    avg_factor: Tensor | float | None = None,
     weight: Tensor | None = None,
 ) -> Tensor:
     """KL between the two spatial distributions of each channel (CWD).
@@ -32,7 +32,7 @@ def channel_wise_divergence(
         teacher: (B, K, h, w), detached here.
         tau: Temperature.
         valid: Boolean (B, h, w); other positions stay out of both softmaxes.
-        normalizer: The divisor in place of ``B*K``.
+        avg_factor: The divisor in place of ``B*K``.
         weight: (B, h, w), not negative, detached here; by default all ones.
 
     Raises:
@@ -61,5 +61,5 @@ def channel_wise_divergence(
         reduction='none',
         log_target=True,
     )
-    divisor = student.shape[0] * student.shape[1] if normalizer is None else normalizer
+    divisor = student.shape[0] * student.shape[1] if avg_factor is None else avg_factor
     return tau**2 * weighted_mean(divergence, mask.float().expand_as(divergence), divisor)

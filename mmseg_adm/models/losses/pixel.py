@@ -13,7 +13,7 @@ def pixel_kl(
     teacher_logits: Tensor,
     tau: float = 1.0,
     valid: Tensor | None = None,
-    normalizer: Tensor | float | None = None,
+    avg_factor: Tensor | float | None = None,
 ) -> Tensor:
     """``tau^2 * mean_valid KL(softmax(sg zt / tau) || softmax(zs / tau))``.
 
@@ -26,14 +26,14 @@ def pixel_kl(
         teacher_logits: (B, K, h, w), detached here.
         tau: Temperature.
         valid: Boolean (B, h, w).
-        normalizer: The divisor in place of the number of valid pixels.
+        avg_factor: The divisor in place of the number of valid pixels.
 
     Raises:
         ValueError: If shapes disagree.
     """
     check_pair(student_logits, teacher_logits, valid)
     weight = mask_of(valid, student_logits)
-    return weighted_pixel_kl(student_logits, teacher_logits, weight, tau, normalizer)
+    return weighted_pixel_kl(student_logits, teacher_logits, weight, tau, avg_factor)
 
 
 def weighted_pixel_kl(
@@ -41,12 +41,12 @@ def weighted_pixel_kl(
     teacher_logits: Tensor,
     weight: Tensor,
     tau: float = 1.0,
-    normalizer: Tensor | float | None = None,
+    avg_factor: Tensor | float | None = None,
 ) -> Tensor:
     """``tau^2 * sum_p w_p KL_p / sum_p w_p``: :func:`pixel_kl` with a weight (B, h, w) per pixel.
 
     ADM's ``imitation`` reading of consensus learning, with w = c (ours). The weight is detached
-    here, zero where a pixel does not count; ``normalizer`` stands in for its sum. Gradient
+    here, zero where a pixel does not count; ``avg_factor`` stands in for its sum. Gradient
     reaches the student only.
 
     Raises:
@@ -56,7 +56,7 @@ def weighted_pixel_kl(
     student = F.log_softmax(student_logits.float() / tau, dim=1)
     teacher = F.log_softmax(teacher_logits.detach().float() / tau, dim=1)
     divergence = F.kl_div(student, teacher, reduction='none', log_target=True).sum(dim=1)
-    return tau**2 * weighted_mean(divergence, weight.detach().float(), normalizer)
+    return tau**2 * weighted_mean(divergence, weight.detach().float(), avg_factor)
 
 
 def weighted_cross_entropy(
@@ -64,7 +64,7 @@ def weighted_cross_entropy(
     labels: Tensor,
     weight: Tensor,
     ignore_index: int = 255,
-    normalizer: Tensor | float | None = None,
+    avg_factor: Tensor | float | None = None,
     class_weight: Tensor | None = None,
 ) -> Tensor:
     """``sum_p w_p CE_p / sum_p w_p`` over the labelled pixels.
@@ -77,7 +77,7 @@ def weighted_cross_entropy(
         labels: (B, H, W), int64.
         weight: (B, h', w'), not negative, resized to the labels, detached here.
         ignore_index: Labels that do not count.
-        normalizer: The divisor in place of the sum of the weights over labelled pixels.
+        avg_factor: The divisor in place of the sum of the weights over labelled pixels.
         class_weight: (K,): a pixel's weight is multiplied by that of its label.
 
     Raises:
@@ -95,7 +95,7 @@ def weighted_cross_entropy(
         ignore_index=ignore_index,
         reduction='none',
     )
-    return weighted_mean(cross_entropy, labelled, normalizer)
+    return weighted_mean(cross_entropy, labelled, avg_factor)
 
 
 def labelled_weight(

@@ -51,13 +51,13 @@ def check_valid(valid: Tensor, reference: Tensor) -> None:
         )
 
 
-def weighted_mean(values: Tensor, weight: Tensor, normalizer: Tensor | float | None) -> Tensor:
-    """``sum(weight * values) / normalizer``, a differentiable zero where the divisor is zero.
+def weighted_mean(values: Tensor, weight: Tensor, avg_factor: Tensor | float | None) -> Tensor:
+    """``sum(weight * values) / avg_factor``, a differentiable zero where the divisor is zero.
 
     Args:
         values: Any shape, float32.
         weight: The same shape; zero excludes a position.
-        normalizer: The divisor, by default ``sum(weight)``. A distributed caller passes
+        avg_factor: The divisor, by default ``sum(weight)``. A distributed caller passes
             ``all_reduce(sum) / world_size``, so that averaging the gradients over ranks
             gives the gradient of the mean over the joined batch.
 
@@ -71,7 +71,7 @@ def weighted_mean(values: Tensor, weight: Tensor, normalizer: Tensor | float | N
             f'{tuple(weight.shape)}'
         )
     total = (torch.where(weight == 0, torch.zeros_like(values), values) * weight).sum()
-    divisor = weight.sum() if normalizer is None else normalizer
+    divisor = weight.sum() if avg_factor is None else avg_factor
     divisor = torch.as_tensor(divisor, dtype=total.dtype, device=total.device)
     return total / torch.where(divisor == 0, torch.ones_like(divisor), divisor)
 

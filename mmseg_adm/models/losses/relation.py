@@ -14,7 +14,7 @@ def pairwise_affinity(
     teacher: Tensor,
     grid: tuple[int, int] = (2, 2),
     valid: Tensor | None = None,
-    normalizer: Tensor | float | None = None,
+    avg_factor: Tensor | float | None = None,
 ) -> Tensor:
     """``mean_{b,i,j} (a^s_ij - sg a^t_ij)^2`` of the affinities between pooled nodes (SKD).
 
@@ -29,7 +29,7 @@ def pairwise_affinity(
         grid: Rows and columns of nodes; the paper's 2x2 pools halves of the map.
         valid: Boolean (B, h, w); others are left out of the pooling, and a node without any
             valid position out of the mean.
-        normalizer: The divisor in place of the number of pairs of nodes.
+        avg_factor: The divisor in place of the number of pairs of nodes.
 
     Raises:
         ValueError: If shapes disagree.
@@ -37,7 +37,7 @@ def pairwise_affinity(
     check_positions(student, teacher, valid)
     difference = affinity(student, grid, valid) - affinity(teacher.detach(), grid, valid)
     pairs = torch.ones_like(difference) if valid is None else node_pairs(valid, grid)
-    return weighted_mean(difference.square(), pairs, normalizer)
+    return weighted_mean(difference.square(), pairs, avg_factor)
 
 
 def affinity(maps: Tensor, grid: tuple[int, int], valid: Tensor | None = None) -> Tensor:
@@ -66,7 +66,7 @@ def intra_class_variation(
     teacher: Tensor,
     labels: Tensor,
     ignore_index: int = 255,
-    normalizer: Tensor | float | None = None,
+    avg_factor: Tensor | float | None = None,
 ) -> Tensor:
     """``mean_valid (M^s_p - sg M^t_p)^2``, M_p how similar p is to its class (IFVD).
 
@@ -79,7 +79,7 @@ def intra_class_variation(
         teacher: (B, Ct, h, w), detached here; the widths may differ.
         labels: (B, h, w), int64, at the size of the maps.
         ignore_index: Labels that do not count.
-        normalizer: The divisor in place of the number of valid positions.
+        avg_factor: The divisor in place of the number of valid positions.
 
     Raises:
         ValueError: If shapes disagree.
@@ -89,7 +89,7 @@ def intra_class_variation(
     valid = labels != ignore_index
     own = class_similarity(student, labels, ignore_index)
     other = class_similarity(teacher.detach(), labels, ignore_index)
-    return weighted_mean((own - other).square(), valid.float(), normalizer)
+    return weighted_mean((own - other).square(), valid.float(), avg_factor)
 
 
 def class_similarity(maps: Tensor, labels: Tensor, ignore_index: int = 255) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .reduction import check_pair, mask_of, weighted_mean
 
-CONTRASTS = ('centre', 'standardise', 'rank')
+CONTRASTS = ('center', 'standardize', 'rank')
 
 
 def similarity_map(student: Tensor, teacher: Tensor) -> Tensor:
@@ -40,8 +40,8 @@ def consensus_weight(
     with mean m and standard deviation s over its valid positions:
 
     ===============  =========================================
-    ``centre``       ``clip(1/2 + S_p - m, 0, 1)``
-    ``standardise``  ``clip(1/2 + (S_p - m) / (4 s), 0, 1)``
+    ``center``       ``clip(1/2 + S_p - m, 0, 1)``
+    ``standardize``  ``clip(1/2 + (S_p - m) / (4 s), 0, 1)``
     ``rank``         the share of positions that are less alike, equal ones counted half
     ===============  =========================================
 
@@ -71,7 +71,7 @@ def consensus_weight(
     count = valid.sum(dim=(1, 2), keepdim=True).clamp(min=1)
     mean = (similarity * valid).sum(dim=(1, 2), keepdim=True) / count
     offset = similarity - mean
-    if contrast == 'standardise':
+    if contrast == 'standardize':
         variance = (offset.square() * valid).sum(dim=(1, 2), keepdim=True) / count
         # A map that is constant up to rounding stays at one half.
         offset = offset / (4 * variance.sqrt()).clamp(min=1e-3)
@@ -111,36 +111,36 @@ def shuffled(weight: Tensor, valid: Tensor) -> Tensor:
 
 
 def alignment_loss(
-    similarity: Tensor, weight: Tensor, normalizer: Tensor | float | None = None
+    similarity: Tensor, weight: Tensor, avg_factor: Tensor | float | None = None
 ) -> Tensor:
     """``sum_p w_p (1 - S_p) / sum_p w_p``: :func:`consensus_alignment` on a map that exists.
 
     Args:
         similarity: (B, h, w); whoever is in its graph is pulled.
         weight: (B, h, w), zero where a position does not count, detached here.
-        normalizer: The divisor in place of the sum of the weights.
+        avg_factor: The divisor in place of the sum of the weights.
 
     Raises:
         ValueError: If shapes disagree.
     """
-    return weighted_mean(1 - similarity.float(), weight.detach().float(), normalizer)
+    return weighted_mean(1 - similarity.float(), weight.detach().float(), avg_factor)
 
 
 def repulsion_loss(
-    similarity: Tensor, weight: Tensor, normalizer: Tensor | float | None = None
+    similarity: Tensor, weight: Tensor, avg_factor: Tensor | float | None = None
 ) -> Tensor:
     """``sum_p w_p S_p / sum_p w_p``: :func:`divergence_repulsion` on a map that exists.
 
     Arguments as for :func:`alignment_loss`; whoever is in the map's graph is pushed away.
     """
-    return weighted_mean(similarity.float(), weight.detach().float(), normalizer)
+    return weighted_mean(similarity.float(), weight.detach().float(), avg_factor)
 
 
 def consensus_alignment(
     student: Tensor,
     teacher: Tensor,
     valid: Tensor | None = None,
-    normalizer: Tensor | float | None = None,
+    avg_factor: Tensor | float | None = None,
 ) -> Tensor:
     """Pull the student to the teacher, the more so where they agree already.
 
@@ -151,7 +151,7 @@ def consensus_alignment(
         student: (B, C, h, w).
         teacher: (B, C, h, w), detached here.
         valid: Boolean (B, h, w); the other positions do not count.
-        normalizer: The divisor in place of ``sum_valid c_p``.
+        avg_factor: The divisor in place of ``sum_valid c_p``.
 
     Raises:
         ValueError: If shapes disagree.
@@ -159,14 +159,14 @@ def consensus_alignment(
     check_pair(student, teacher, valid)
     similarity = similarity_map(student, teacher.detach())
     weight = consensus_weight(similarity) * mask_of(valid, student)
-    return alignment_loss(similarity, weight, normalizer)
+    return alignment_loss(similarity, weight, avg_factor)
 
 
 def divergence_repulsion(
     student: Tensor,
     teacher: Tensor,
     valid: Tensor | None = None,
-    normalizer: Tensor | float | None = None,
+    avg_factor: Tensor | float | None = None,
 ) -> Tensor:
     """Push the teacher away from the student, the more so where they differ already.
 
@@ -178,7 +178,7 @@ def divergence_repulsion(
         student: (B, C, h, w), detached here.
         teacher: (B, C, h, w).
         valid: Boolean (B, h, w); the other positions do not count.
-        normalizer: The divisor in place of ``sum_valid d_p``.
+        avg_factor: The divisor in place of ``sum_valid d_p``.
 
     Raises:
         ValueError: If shapes disagree.
@@ -186,14 +186,14 @@ def divergence_repulsion(
     check_pair(student, teacher, valid)
     similarity = similarity_map(student.detach(), teacher)
     weight = divergence_weight(similarity) * mask_of(valid, student)
-    return repulsion_loss(similarity, weight, normalizer)
+    return repulsion_loss(similarity, weight, avg_factor)
 
 
 def cosine_distance(
     student: Tensor,
     teacher: Tensor,
     valid: Tensor | None = None,
-    normalizer: Tensor | float | None = None,
+    avg_factor: Tensor | float | None = None,
 ) -> Tensor:
     """``mean_valid (1 - cos(fs_p, sg ft_p))``: the unweighted pull that fits a projection.
 
@@ -204,10 +204,10 @@ def cosine_distance(
     """
     check_pair(student, teacher, valid)
     similarity = similarity_map(student, teacher.detach())
-    return alignment_loss(similarity, mask_of(valid, student), normalizer)
+    return alignment_loss(similarity, mask_of(valid, student), avg_factor)
 
 
-def centre_over_classes(logits: Tensor) -> Tensor:
+def center_over_classes(logits: Tensor) -> Tensor:
     """Logits (B, K, h, w) minus their mean over classes, in float32.
 
     Softmax ignores a constant per pixel and the cosine does not: centring makes both

@@ -13,7 +13,7 @@ from mmseg_adm.registry import MODELS
 from ..adapters import Projection, match_width
 from ..losses import (
     alignment_loss,
-    centre_over_classes,
+    center_over_classes,
     channel_wise_divergence,
     consensus_weight,
     cosine_distance,
@@ -222,7 +222,7 @@ class ADM(DistillationMethod):
         """The projection learns nothing here."""
         student, other = (step.read(each, self.at) for each in (self.student, name))
         if self.at == 'logits':
-            student, other = centre_over_classes(student), centre_over_classes(other)
+            student, other = center_over_classes(student), center_over_classes(other)
         elif self.projection is not None:
             student = self.projection.held_fixed(student)
         student = step.match_size(student, like=other)
@@ -257,7 +257,7 @@ class ADM(DistillationMethod):
         weight = compared.consensus * compared.valid
         if self.consensus == 'imitation':
             return self._imitation(step, weight)
-        return alignment_loss(compared.similarity, weight, step.over_ranks(weight.sum()))
+        return alignment_loss(compared.similarity, weight, step.reduce_mean(weight.sum()))
 
     def _divergence(self, step: DistillationStep, compared: Comparison) -> Tensor:
         weight = compared.divergence
@@ -271,7 +271,7 @@ class ADM(DistillationMethod):
         # The same values once more, with gradient to the teacher in place of the student.
         similarity = similarity_map(compared.student.detach(), compared.other)
         weight = weight * compared.valid
-        return repulsion_loss(similarity, weight, step.over_ranks(weight.sum()))
+        return repulsion_loss(similarity, weight, step.reduce_mean(weight.sum()))
 
     def _modulated(self, step: DistillationStep, member: str, weight: Tensor) -> Tensor:
         """Cross entropy of the member's classifier on its features scaled by ``weight``."""
@@ -288,12 +288,12 @@ class ADM(DistillationMethod):
             return difference
         everywhere = torch.ones_like(step.labels, dtype=torch.float32)
         labelled = labelled_weight(everywhere, step.labels, step.ignore_index, class_weight)
-        return difference * step.over_ranks(labelled.sum()) / step.labels.numel()
+        return difference * step.reduce_mean(labelled.sum()) / step.labels.numel()
 
     def _imitation(self, step: DistillationStep, weight: Tensor) -> Tensor:
         student, target = self._logits_of_both(step)
         weight = step.match_size(weight[:, None], like=student)[:, 0] * step.valid(student)
-        return weighted_pixel_kl(student, target, weight, normalizer=step.over_ranks(weight.sum()))
+        return weighted_pixel_kl(student, target, weight, avg_factor=step.reduce_mean(weight.sum()))
 
     def _channelwise(self, step: DistillationStep, weight: Tensor) -> Tensor:
         student, target = self._logits_of_both(step)

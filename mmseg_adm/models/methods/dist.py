@@ -53,7 +53,7 @@ class DIST(DistillationMethod):
         teacher = step.match_size(step.read(self.teacher, 'logits'), like=student)
         valid, count = step.valid(student), step.valid_count(student)
         inter = inter_class_correlation(student, teacher, self.tau, valid, count)
-        intra = intra_class_correlation(student, teacher, self.tau, valid, step.sum_over_ranks)
+        intra = intra_class_correlation(student, teacher, self.tau, valid, step.all_reduce)
         return {
             'loss_inter': self.inter_weight * inter,
             'loss_intra': self.intra_weight * intra,

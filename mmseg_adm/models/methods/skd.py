@@ -56,7 +56,7 @@ class SKD(DistillationMethod):
         student = step.read(self.student, self.at)
         teacher = step.match_size(step.read(self.teacher, self.at), like=student)
         valid = step.valid(student)
-        pairs = step.over_ranks(node_pairs(valid, self.grid).sum())
+        pairs = step.reduce_mean(node_pairs(valid, self.grid).sum())
         loss = pairwise_affinity(student, teacher, self.grid, valid, pairs)
         return {'loss_pairwise': self.weight * loss}
 

@@ -20,18 +20,18 @@ def logits_of(*distributions):
 
 
 def on_two_ranks(function, *halves):
-    """``function(sum_over_ranks, *half)`` on two threads that add their sums up."""
+    """``function(all_reduce, *half)`` on two threads that add their sums up."""
     barrier, local = Barrier(2, timeout=60), [None, None]
 
     def run(rank):
-        def sum_over_ranks(values):
+        def all_reduce(values):
             local[rank] = values
             barrier.wait()
             total = local[0] + local[1]
             barrier.wait()
             return total
 
-        return function(sum_over_ranks, *halves[rank])
+        return function(all_reduce, *halves[rank])
 
     with ThreadPoolExecutor(2) as pool:
         return list(pool.map(run, range(2)))
@@ -62,7 +62,7 @@ def test_inter_class_by_hand(tau):
     valid = torch.tensor([[[False, True]]])
     value = inter_class_correlation(student, teacher, tau, valid)
     assert_close(value, torch.tensor(tau**2 / 2))
-    value = inter_class_correlation(student, teacher, tau, normalizer=5)
+    value = inter_class_correlation(student, teacher, tau, avg_factor=5)
     assert_close(value, torch.tensor(tau**2 / 2))
 
 
@@ -142,7 +142,7 @@ def test_intra_class_joins_two_ranks(masked):
     )
     leaf = student.clone().requires_grad_()
     values = on_two_ranks(
-        lambda add, s, t, v: intra_class_correlation(s, t, 2.0, v, sum_over_ranks=add),
+        lambda add, s, t, v: intra_class_correlation(s, t, 2.0, v, all_reduce=add),
         (leaf[:1], teacher[:1], valid[:1]),
         (leaf[1:], teacher[1:], valid[1:]),
     )
@@ -156,7 +156,7 @@ def test_intra_class_counts_a_rank_with_nothing_valid():
     valid = torch.ones(2, 3, 4, dtype=torch.bool)
     valid[1] = False
     values = on_two_ranks(
-        lambda add, s, t, v: intra_class_correlation(s, t, valid=v, sum_over_ranks=add),
+        lambda add, s, t, v: intra_class_correlation(s, t, valid=v, all_reduce=add),
         (student[:1], teacher[:1], valid[:1]),
         (student[1:], teacher[1:], valid[1:]),
     )

@@ -126,7 +126,7 @@ def test_class_weights_match_loop_reference():
     assert_close(gradients, expected_gradients)
     divisor = labelled_weight(weight, labels, class_weight=class_weight).sum()
     doubled = weighted_cross_entropy(
-        logits, labels, weight, normalizer=2 * divisor, class_weight=class_weight
+        logits, labels, weight, avg_factor=2 * divisor, class_weight=class_weight
     )
     assert_close(2 * doubled, value)
 
@@ -227,11 +227,11 @@ def test_labelled_weight_sums_to_the_divisor():
     labels[:, 1:3] = 255
     divisor = labelled_weight(weight, labels).sum()
     assert_close(
-        weighted_cross_entropy(logits, labels, weight, normalizer=divisor),
+        weighted_cross_entropy(logits, labels, weight, avg_factor=divisor),
         weighted_cross_entropy(logits, labels, weight),
     )
     assert_close(
-        weighted_cross_entropy(logits, labels, weight, normalizer=2 * divisor),
+        weighted_cross_entropy(logits, labels, weight, avg_factor=2 * divisor),
         weighted_cross_entropy(logits, labels, weight) / 2,
     )
 

@@ -18,7 +18,7 @@ IGNORED = 255
 
 @dataclass(frozen=True)
 class Contract:
-    """A loss as ``function(student, teacher, valid, normalizer)``.
+    """A loss as ``function(student, teacher, valid, avg_factor)``.
 
     ``divisor`` is what its docstring says it divides by; ``learner`` is 0 where gradient may
     reach the student alone, 1 where it may reach the teacher alone.
@@ -43,56 +43,56 @@ def labels_of(maps, valid):
     return labels if valid is None else labels.masked_fill(~valid, IGNORED)
 
 
-def weighted_cross_entropy(student, teacher, valid=None, normalizer=None):
+def weighted_cross_entropy(student, teacher, valid=None, avg_factor=None):
     return losses.weighted_cross_entropy(
         student,
         labels_of(teacher, valid),
         first_channel(teacher),
         ignore_index=IGNORED,
-        normalizer=normalizer,
+        avg_factor=avg_factor,
     )
 
 
-def intra_class_variation(student, teacher, valid=None, normalizer=None):
+def intra_class_variation(student, teacher, valid=None, avg_factor=None):
     return losses.intra_class_variation(
-        student, teacher, labels_of(teacher, valid), IGNORED, normalizer
+        student, teacher, labels_of(teacher, valid), IGNORED, avg_factor
     )
 
 
-def diversity(student, teacher, valid=None, normalizer=None):
+def diversity(student, teacher, valid=None, avg_factor=None):
     target, _ = losses.shifted_attention(teacher, valid)
-    return losses.diversity(student, target, valid, normalizer)
+    return losses.diversity(student, target, valid, avg_factor)
 
 
-def unit_distance(student, teacher, valid=None, normalizer=None):
+def unit_distance(student, teacher, valid=None, avg_factor=None):
     vectors = [losses.flattened(maps, valid) for maps in (student, teacher)]
-    return losses.unit_distance(*vectors, normalizer)
+    return losses.unit_distance(*vectors, avg_factor)
 
 
-def weighted_pixel_kl(student, teacher, valid=None, normalizer=None):
+def weighted_pixel_kl(student, teacher, valid=None, avg_factor=None):
     weight = first_channel(teacher, valid).float()
-    return losses.weighted_pixel_kl(student, teacher, weight, normalizer=normalizer)
+    return losses.weighted_pixel_kl(student, teacher, weight, avg_factor=avg_factor)
 
 
 def images(student, teacher, valid):
     return float(len(student))
 
 
-def alignment_loss(student, teacher, valid=None, normalizer=None):
+def alignment_loss(student, teacher, valid=None, avg_factor=None):
     similarity = losses.similarity_map(student, teacher.detach())
-    return losses.alignment_loss(similarity, first_channel(teacher, valid).float(), normalizer)
+    return losses.alignment_loss(similarity, first_channel(teacher, valid).float(), avg_factor)
 
 
-def repulsion_loss(student, teacher, valid=None, normalizer=None):
+def repulsion_loss(student, teacher, valid=None, avg_factor=None):
     similarity = losses.similarity_map(student.detach(), teacher)
-    return losses.repulsion_loss(similarity, first_channel(student, valid).float(), normalizer)
+    return losses.repulsion_loss(similarity, first_channel(student, valid).float(), avg_factor)
 
 
 CONTRACTS = {
     'alignment_loss': Contract(alignment_loss, lambda s, t, v: first_channel(t, v).sum()),
     'attention_transfer': Contract(losses.attention_transfer, images),
     'channel_wise_divergence': Contract(
-        lambda s, t, v, n: losses.channel_wise_divergence(s, t, valid=v, normalizer=n),
+        lambda s, t, v, n: losses.channel_wise_divergence(s, t, valid=v, avg_factor=n),
         lambda s, t, v: float(s.shape[0] * s.shape[1]),
     ),
     'channel_wise_divergence at tau 3': Contract(
@@ -112,7 +112,7 @@ CONTRACTS = {
     'diversity': Contract(diversity, count),
     'feature_error': Contract(losses.feature_error, count),
     'inter_class_correlation': Contract(
-        lambda s, t, v, n: losses.inter_class_correlation(s, t, valid=v, normalizer=n), count
+        lambda s, t, v, n: losses.inter_class_correlation(s, t, valid=v, avg_factor=n), count
     ),
     'inter_class_correlation at tau 3': Contract(
         lambda s, t, v, n: losses.inter_class_correlation(s, t, 3.0, v, n), count
@@ -124,7 +124,7 @@ CONTRACTS = {
         lambda s, t, v: losses.node_pairs(v, (3, 1)).sum(),
     ),
     'pixel_kl': Contract(
-        lambda s, t, v, n: losses.pixel_kl(s, t, valid=v, normalizer=n),
+        lambda s, t, v, n: losses.pixel_kl(s, t, valid=v, avg_factor=n),
         count,
     ),
     'pixel_kl at tau 3': Contract(
@@ -189,15 +189,15 @@ def batch():
     return student, teacher, valid
 
 
-def masked(contract, valid, normalizer=None):
-    return lambda student, teacher: contract.function(student, teacher, valid, normalizer)
+def masked(contract, valid, avg_factor=None):
+    return lambda student, teacher: contract.function(student, teacher, valid, avg_factor)
 
 
 def test_every_loss_has_a_contract():
     divides = {
         name
         for name in losses.__all__
-        if 'normalizer' in inspect.signature(getattr(losses, name)).parameters
+        if 'avg_factor' in inspect.signature(getattr(losses, name)).parameters
     }
     assert divides == {name.partition(' ')[0] for name in CONTRACTS} | WITHOUT_GRADIENT
 
@@ -244,10 +244,10 @@ def test_everything_valid_is_no_mask(contract, batch):
     )
 
 
-@pytest.mark.parametrize('normalizer', [None, 0.0, torch.tensor(0.0)])
-def test_nothing_valid_gives_a_differentiable_zero(contract, batch, normalizer):
+@pytest.mark.parametrize('avg_factor', [None, 0.0, torch.tensor(0.0)])
+def test_nothing_valid_gives_a_differentiable_zero(contract, batch, avg_factor):
     student, teacher, valid = batch
-    function = masked(contract, torch.zeros_like(valid), normalizer)
+    function = masked(contract, torch.zeros_like(valid), avg_factor)
     with torch.autograd.set_detect_anomaly(True):
         value, gradients = value_and_gradients(function, student, teacher)
     assert value == 0
@@ -355,16 +355,16 @@ def test_ignored_positions_may_hold_nan(name, batch, side, number):
 
 
 @pytest.mark.parametrize('as_tensor', [False, True], ids=['number', 'tensor'])
-def test_normalizer_joins_two_ranks(contract, batch, as_tensor):
+def test_avg_factor_joins_two_ranks(contract, batch, as_tensor):
     """One rank has image 0 and the other the rest; DDP averages their gradients."""
     expected, expected_gradients = value_and_gradients(masked(contract, batch[2]), *batch[:2])
     ranks = [[x[:1] for x in batch], [x[1:] for x in batch]]
     divisors = [contract.divisor(*rank) for rank in ranks]
     assert float(divisors[0]) != float(divisors[1])
-    normalizer = sum(float(divisor) for divisor in divisors) / 2
-    normalizer = torch.tensor(normalizer) if as_tensor else normalizer
+    avg_factor = sum(float(divisor) for divisor in divisors) / 2
+    avg_factor = torch.tensor(avg_factor) if as_tensor else avg_factor
     results = [
-        value_and_gradients(masked(contract, valid, normalizer), student, teacher)
+        value_and_gradients(masked(contract, valid, avg_factor), student, teacher)
         for student, teacher, valid in ranks
     ]
     assert_close((results[0][0] + results[1][0]) / 2, expected)
@@ -372,7 +372,7 @@ def test_normalizer_joins_two_ranks(contract, batch, as_tensor):
     assert_close(gradients, expected_gradients[contract.learner])
 
 
-def test_normalizer_passes_no_gradient(contract, batch):
+def test_avg_factor_passes_no_gradient(contract, batch):
     *maps, valid = batch
     divisor = torch.as_tensor(contract.divisor(*batch)).float()
     _, expected = value_and_gradients(masked(contract, valid), *maps)

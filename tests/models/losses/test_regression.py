@@ -28,7 +28,7 @@ def test_by_hand():
     assert_close(feature_error(student, teacher), torch.tensor(3.5))
     valid = torch.tensor([[[True, False]]])
     assert_close(feature_error(student, teacher, valid), torch.tensor(2.0))
-    assert_close(feature_error(student, teacher, normalizer=14), torch.tensor(0.5))
+    assert_close(feature_error(student, teacher, avg_factor=14), torch.tensor(0.5))
 
 
 def test_equal_maps_give_zero():

@@ -82,7 +82,7 @@ def test_node_pairs_sum_to_the_divisor():
     pairs = node_pairs(valid, (2, 2)).sum()
     assert pairs == 3**2 + 4**2
     assert_close(
-        pairwise_affinity(student, teacher, valid=valid, normalizer=pairs),
+        pairwise_affinity(student, teacher, valid=valid, avg_factor=pairs),
         pairwise_affinity(student, teacher, valid=valid),
     )
 
@@ -152,7 +152,7 @@ def test_intra_class_variation_by_hand():
     assert_close(class_similarity(student, labels), torch.tensor([[[own, own, 1.0, 0.0]]]))
     value = intra_class_variation(student, teacher, labels)
     assert_close(value, torch.tensor(2 / 3 * total))
-    value = intra_class_variation(student, teacher, labels, normalizer=1)
+    value = intra_class_variation(student, teacher, labels, avg_factor=1)
     assert_close(value, torch.tensor(2 * total))
 
 

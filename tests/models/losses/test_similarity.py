@@ -7,7 +7,7 @@ from torch.testing import assert_close
 
 from mmseg_adm.models.losses import (
     alignment_loss,
-    centre_over_classes,
+    center_over_classes,
     consensus_alignment,
     consensus_weight,
     cosine_distance,
@@ -18,7 +18,7 @@ from mmseg_adm.models.losses import (
     similarity_map,
 )
 
-CONTRASTS = ['centre', 'standardise', 'rank']
+CONTRASTS = ['center', 'standardize', 'rank']
 LOSSES = [consensus_alignment, divergence_repulsion, cosine_distance]
 
 
@@ -102,8 +102,8 @@ def test_weights_match_loop_reference(contrast, masked):
     ('contrast', 'expected'),
     [
         # The mean is 0.9, the deviation 0.01 * sqrt(2).
-        ('centre', [0.48, 0.49, 0.5, 0.51, 0.52]),
-        ('standardise', [0.5 - 2**-1.5, 0.5 - 2**-2.5, 0.5, 0.5 + 2**-2.5, 0.5 + 2**-1.5]),
+        ('center', [0.48, 0.49, 0.5, 0.51, 0.52]),
+        ('standardize', [0.5 - 2**-1.5, 0.5 - 2**-2.5, 0.5, 0.5 + 2**-2.5, 0.5 + 2**-1.5]),
         ('rank', [0.1, 0.3, 0.5, 0.7, 0.9]),
     ],
 )
@@ -321,31 +321,31 @@ def test_map_losses_give_the_pair_losses(pair_loss, map_loss, weight_of):
     assert_close(value, pair_loss(student, teacher, valid))
 
 
-def test_centring_by_hand():
+def test_centering_by_hand():
     # The mean of (1, 2, 6) is 3.
     logits = torch.tensor([1.0, 2.0, 6.0]).reshape(1, 3, 1, 1)
     expected = torch.tensor([-2.0, -1.0, 3.0]).reshape(1, 3, 1, 1)
-    assert_close(centre_over_classes(logits), expected)
+    assert_close(center_over_classes(logits), expected)
 
 
-def test_centring_removes_the_constant_that_softmax_ignores():
+def test_centering_removes_the_constant_that_softmax_ignores():
     student, teacher = torch.randn(2, 2, 3, 3, 4)
     shifted = student + torch.randn(2, 1, 3, 4)
-    expected = similarity_map(centre_over_classes(student), centre_over_classes(teacher))
-    value = similarity_map(centre_over_classes(shifted), centre_over_classes(teacher))
+    expected = similarity_map(center_over_classes(student), center_over_classes(teacher))
+    value = similarity_map(center_over_classes(shifted), center_over_classes(teacher))
     assert_close(value, expected)
     assert not torch.allclose(similarity_map(shifted, teacher), similarity_map(student, teacher))
 
 
-def test_centring_of_large_half_precision_is_finite():
+def test_centering_of_large_half_precision_is_finite():
     # The sum over classes, 1.8e5, is beyond float16.
     logits = torch.full((1, 3, 1, 1), 6e4, dtype=torch.float16)
-    assert_close(centre_over_classes(logits), torch.zeros(1, 3, 1, 1))
+    assert_close(center_over_classes(logits), torch.zeros(1, 3, 1, 1))
 
 
-def test_centring_passes_the_centred_gradient():
+def test_centering_passes_the_centred_gradient():
     logits, upstream = torch.randn(2, 3, 3, 4), torch.randn(2, 3, 3, 4)
     _, (gradient,) = value_and_gradients(
-        lambda z: (centre_over_classes(z) * upstream).sum(), logits
+        lambda z: (center_over_classes(z) * upstream).sum(), logits
     )
     assert_close(gradient, upstream - upstream.mean(dim=1, keepdim=True))
