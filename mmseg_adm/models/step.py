@@ -89,16 +89,14 @@ class DistillationStep:
 
     @staticmethod
     def reduce_mean(total: Tensor) -> Tensor:
-        """``all_reduce(total) / world_size``.
+        """``all_reduce(total) / world_size``, without gradient.
 
         As a divisor it makes the average of the ranks' gradients the gradient of the mean
         over the joined batch, whatever share of the labels each rank has.
         """
-        if get_world_size() == 1:
-            return total
         total = total.detach().clone()
-        all_reduce(total)
-        return total / get_world_size()
+        all_reduce(total, op='mean')
+        return total
 
     @staticmethod
     def all_reduce(values: Tensor) -> Tensor:
@@ -107,7 +105,7 @@ class DistillationStep:
         For losses of the joined batch that are no sums: each process then computes the same
         loss, and the average of the ranks' gradients is its gradient.
         """
-        return values if get_world_size() == 1 else _SumOverRanks.apply(values)
+        return values if get_world_size() == 1 else _AllReduce.apply(values)
 
     def cross_entropy(
         self, logits: Tensor, weight: Tensor | None = None, class_weight: Tensor | None = None
@@ -123,10 +121,16 @@ class DistillationStep:
             logits, self.labels, weight, self.ignore_index, avg_factor, class_weight
         )
 
-    def imitate(self, logits: Tensor, target: Tensor, tau: float) -> Tensor:
-        """:func:`pixel_kl` of this batch, the target resized to ``logits``."""
-        target = self.match_size(target, like=logits)
-        return pixel_kl(logits, target, tau, self.valid(logits), self.valid_count(logits))
+    def imitate(
+        self, logits: Tensor, target: Tensor, tau: float = 1.0, weight: Tensor | None = None
+    ) -> Tensor:
+        """:func:`pixel_kl` of this batch, target and weight (B, h', w') resized to ``logits``."""
+        target, valid = self.match_size(target, like=logits), self.valid(logits)
+        if weight is None:
+            return pixel_kl(logits, target, tau, valid, self.valid_count(logits))
+        weight = self.match_size(weight.detach()[:, None], like=logits)[:, 0]
+        avg_factor = self.reduce_mean((weight * valid).sum())
+        return pixel_kl(logits, target, tau, valid, avg_factor, weight)
 
     @staticmethod
     def match_size(maps: Tensor, like: Tensor) -> Tensor:
@@ -134,8 +138,11 @@ class DistillationStep:
         return resize(maps.float(), like.shape[-2:])
 
 
-class _SumOverRanks(torch.autograd.Function):
-    """An all-reduce whose gradient is an all-reduce."""
+class _AllReduce(torch.autograd.Function):
+    """An all-reduce whose gradient is an all-reduce.
+
+    That of ``torch.distributed.nn.functional`` is deprecated, and what it names instead private.
+    """
 
     @staticmethod
     def forward(ctx: object, values: Tensor) -> Tensor:
@@ -145,4 +152,4 @@ class _SumOverRanks(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: object, *gradients: Tensor) -> Tensor:
-        return _SumOverRanks.apply(gradients[0])
+        return _AllReduce.apply(gradients[0])

@@ -82,7 +82,7 @@ def imitation(captured, weight):
     student = captured.logits['student']
     weight = resized(weight[:, None], student)[:, 0] * captured.valid(student)
     target = resized(captured.logits['teacher'], student)
-    return reference.weighted_pixel_kl(student, target, weight)
+    return reference.pixel_kl(student, target, weight=weight)
 
 
 def channelwise(captured, weight):

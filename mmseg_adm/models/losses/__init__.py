@@ -17,7 +17,8 @@ from .attention import (
 from .channel import channel_wise_divergence
 from .correlation import inter_class_correlation, intra_class_correlation
 from .ensemble import mean_target, min_logit_target, naive_target
-from .pixel import labelled_weight, pixel_kl, weighted_cross_entropy, weighted_pixel_kl
+from .pixel import labelled_weight, pixel_kl, weighted_cross_entropy
+from .reduction import weighted_mean
 from .regression import feature_error
 from .relation import (
     affinity,
@@ -27,14 +28,12 @@ from .relation import (
     pairwise_affinity,
 )
 from .similarity import (
-    alignment_loss,
     center_over_classes,
     consensus_alignment,
     consensus_weight,
     cosine_distance,
     divergence_repulsion,
     divergence_weight,
-    repulsion_loss,
     shuffled,
     similarity_map,
 )
@@ -42,7 +41,6 @@ from .switching import distribution_distance, label_distance, switching_threshol
 
 __all__ = [
     'affinity',
-    'alignment_loss',
     'attention',
     'attention_transfer',
     'center_over_classes',
@@ -68,12 +66,11 @@ __all__ = [
     'node_pairs',
     'pairwise_affinity',
     'pixel_kl',
-    'repulsion_loss',
     'shifted_attention',
     'shuffled',
     'similarity_map',
     'switching_threshold',
     'unit_distance',
     'weighted_cross_entropy',
-    'weighted_pixel_kl',
+    'weighted_mean',
 ]

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .reduction import check_pair, mask_of, weighted_mean
+from .reduction import check_pair, position_weight, weighted_mean
 
 
 def channel_wise_divergence(
@@ -38,15 +38,8 @@ def channel_wise_divergence(
     Raises:
         ValueError: If shapes disagree.
     """
-    check_pair(student, teacher, valid)
-    counts = mask_of(valid, student)
-    if weight is not None:
-        if weight.shape != counts.shape:
-            raise ValueError(
-                f'weight must be of shape {tuple(counts.shape)}, got {tuple(weight.shape)}'
-            )
-        counts = counts * weight.detach().float()
-    counts = counts.flatten(1)[:, None]
+    check_pair(student, teacher)
+    counts = position_weight(student, valid, weight).flatten(1)[:, None]
     # A finite minimum: with -inf an image without valid positions would go through NaN.
     prior = counts.log().clamp(min=torch.finfo(counts.dtype).min)
     mask = counts > 0

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .reduction import check_pair, mask_of, weighted_mean
+from .reduction import check_pair, position_weight, weighted_mean
 
 # The least length of a centred distribution, and the least deviation of a class over positions,
 # relative to its mean, since a class that is nowhere varies as well: at less than that the
@@ -43,12 +43,12 @@ def inter_class_correlation(
     Raises:
         ValueError: If shapes disagree.
     """
-    check_pair(student_logits, teacher_logits, valid)
+    check_pair(student_logits, teacher_logits)
     student, teacher = _distributions(student_logits, teacher_logits, tau)
     # Every distribution has the mean 1/K.
     mean = 1 / student.shape[1]
     correlation = F.cosine_similarity(student - mean, teacher - mean, dim=1, eps=EPS_INTER)
-    return tau**2 * weighted_mean(1 - correlation, mask_of(valid, student), avg_factor)
+    return tau**2 * weighted_mean(1 - correlation, position_weight(student, valid), avg_factor)
 
 
 def intra_class_correlation(
@@ -74,8 +74,8 @@ def intra_class_correlation(
     Raises:
         ValueError: If shapes disagree.
     """
-    check_pair(student_logits, teacher_logits, valid)
-    mask = mask_of(valid, student_logits)[:, None]
+    check_pair(student_logits, teacher_logits)
+    mask = position_weight(student_logits, valid)[:, None]
     maps = torch.stack(_distributions(student_logits, teacher_logits, tau))
 
     def total(values: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ def intra_class_correlation(
     covariance, *variances = products / count.clamp(min=1)
     deviations = [variance.clamp(min=EPS_INTRA**2).sqrt() for variance in variances]
     distance = 1 - covariance / (deviations[0] * deviations[1])
-    return tau**2 * weighted_mean(distance, (count > 0).float(), None)
+    return tau**2 * weighted_mean(distance, (count > 0).float())
 
 
 def _distributions(student: Tensor, teacher: Tensor, tau: float) -> tuple[Tensor, Tensor]:

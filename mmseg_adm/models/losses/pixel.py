@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from .reduction import check_pair, mask_of, resize, weighted_mean
+from .reduction import check_pair, position_weight, resize, weighted_mean
 
 
 def pixel_kl(
@@ -14,6 +14,7 @@ def pixel_kl(
     tau: float = 1.0,
     valid: Tensor | None = None,
     avg_factor: Tensor | float | None = None,
+    weight: Tensor | None = None,
 ) -> Tensor:
     """``tau^2 * mean_valid KL(softmax(sg zt / tau) || softmax(zs / tau))``.
 
@@ -21,33 +22,16 @@ def pixel_kl(
     at each pixel. Divided by the number of valid pixels: ``batchmean`` on a 4-D tensor
     divides by B alone and grows with the resolution. Gradient reaches the student only.
 
+    With weights w it is ``tau^2 * sum_valid w_p KL_p / sum_valid w_p``: ADM's ``imitation``
+    reading of consensus learning, with w = c (ours).
+
     Args:
         student_logits: (B, K, h, w).
         teacher_logits: (B, K, h, w), detached here.
         tau: Temperature.
         valid: Boolean (B, h, w).
-        avg_factor: The divisor in place of the number of valid pixels.
-
-    Raises:
-        ValueError: If shapes disagree.
-    """
-    check_pair(student_logits, teacher_logits, valid)
-    weight = mask_of(valid, student_logits)
-    return weighted_pixel_kl(student_logits, teacher_logits, weight, tau, avg_factor)
-
-
-def weighted_pixel_kl(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    weight: Tensor,
-    tau: float = 1.0,
-    avg_factor: Tensor | float | None = None,
-) -> Tensor:
-    """``tau^2 * sum_p w_p KL_p / sum_p w_p``: :func:`pixel_kl` with a weight (B, h, w) per pixel.
-
-    ADM's ``imitation`` reading of consensus learning, with w = c (ours). The weight is detached
-    here, zero where a pixel does not count; ``avg_factor`` stands in for its sum. Gradient
-    reaches the student only.
+        avg_factor: The divisor in place of the number, or the weights, of valid pixels.
+        weight: (B, h, w), detached here; by default all ones.
 
     Raises:
         ValueError: If shapes disagree.
@@ -56,7 +40,8 @@ def weighted_pixel_kl(
     student = F.log_softmax(student_logits.float() / tau, dim=1)
     teacher = F.log_softmax(teacher_logits.detach().float() / tau, dim=1)
     divergence = F.kl_div(student, teacher, reduction='none', log_target=True).sum(dim=1)
-    return tau**2 * weighted_mean(divergence, weight.detach().float(), avg_factor)
+    counts = position_weight(student_logits, valid, weight)
+    return tau**2 * weighted_mean(divergence, counts, avg_factor)
 
 
 def weighted_cross_entropy(

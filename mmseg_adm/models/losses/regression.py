@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .reduction import check_pair, mask_of, weighted_mean
+from .reduction import check_pair, position_weight, weighted_mean
 
 
 def feature_error(
@@ -28,6 +28,6 @@ def feature_error(
     Raises:
         ValueError: If shapes disagree.
     """
-    check_pair(student, teacher, valid)
+    check_pair(student, teacher)
     error = (student.float() - teacher.detach().float()).square().mean(dim=1)
-    return weighted_mean(error, mask_of(valid, student), avg_factor)
+    return weighted_mean(error, position_weight(student, valid), avg_factor)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .reduction import check_pair, mask_of, weighted_mean
+from .reduction import check_pair, position_weight, weighted_mean
 
 CONTRASTS = ('center', 'standardize', 'rank')
 
@@ -57,31 +57,23 @@ def consensus_weight(
     if contrast is None:
         # Rounding lifts the cosine of equal vectors above 1, and 1 - c below 0.
         return similarity.clamp(0, 1)
-    if valid is None:
-        valid = torch.ones_like(similarity, dtype=torch.bool)
-    if valid.dtype != torch.bool or valid.shape != similarity.shape:
-        raise ValueError(
-            f'valid must be a boolean mask of shape {tuple(similarity.shape)}, got {valid.dtype} '
-            f'of shape {tuple(valid.shape)}'
-        )
-    if contrast == 'rank':
-        return _rank(similarity, valid)
     if contrast not in CONTRASTS:
         raise ValueError(f'contrast must be one of {CONTRASTS} or None, got {contrast!r}')
-    count = valid.sum(dim=(1, 2), keepdim=True).clamp(min=1)
-    mean = (similarity * valid).sum(dim=(1, 2), keepdim=True) / count
-    offset = similarity - mean
+    mask = position_weight(similarity[:, None], valid)
+    if contrast == 'rank':
+        return _rank(similarity, mask)
+    count = mask.sum(dim=(1, 2), keepdim=True).clamp(min=1)
+    offset = similarity - (similarity * mask).sum(dim=(1, 2), keepdim=True) / count
     if contrast == 'standardize':
-        variance = (offset.square() * valid).sum(dim=(1, 2), keepdim=True) / count
+        variance = (offset.square() * mask).sum(dim=(1, 2), keepdim=True) / count
         # A map that is constant up to rounding stays at one half.
         offset = offset / (4 * variance.sqrt()).clamp(min=1e-3)
     return (0.5 + offset).clamp(0, 1)
 
 
-def _rank(similarity: Tensor, valid: Tensor) -> Tensor:
-    values = similarity.flatten(1)
-    mask = valid.flatten(1)
-    ordered = values.masked_fill(~mask, torch.inf).sort(dim=1).values
+def _rank(similarity: Tensor, mask: Tensor) -> Tensor:
+    values, mask = similarity.flatten(1), mask.flatten(1)
+    ordered = values.masked_fill(mask == 0, torch.inf).sort(dim=1).values
     below = torch.searchsorted(ordered, values)
     not_above = torch.searchsorted(ordered, values, right=True)
     count = mask.sum(dim=1, keepdim=True).clamp(min=1)
@@ -110,32 +102,6 @@ def shuffled(weight: Tensor, valid: Tensor) -> Tensor:
     return flat.scatter(1, places, flat.gather(1, drawn)).view_as(weight)
 
 
-def alignment_loss(
-    similarity: Tensor, weight: Tensor, avg_factor: Tensor | float | None = None
-) -> Tensor:
-    """``sum_p w_p (1 - S_p) / sum_p w_p``: :func:`consensus_alignment` on a map that exists.
-
-    Args:
-        similarity: (B, h, w); whoever is in its graph is pulled.
-        weight: (B, h, w), zero where a position does not count, detached here.
-        avg_factor: The divisor in place of the sum of the weights.
-
-    Raises:
-        ValueError: If shapes disagree.
-    """
-    return weighted_mean(1 - similarity.float(), weight.detach().float(), avg_factor)
-
-
-def repulsion_loss(
-    similarity: Tensor, weight: Tensor, avg_factor: Tensor | float | None = None
-) -> Tensor:
-    """``sum_p w_p S_p / sum_p w_p``: :func:`divergence_repulsion` on a map that exists.
-
-    Arguments as for :func:`alignment_loss`; whoever is in the map's graph is pushed away.
-    """
-    return weighted_mean(similarity.float(), weight.detach().float(), avg_factor)
-
-
 def consensus_alignment(
     student: Tensor,
     teacher: Tensor,
@@ -156,10 +122,9 @@ def consensus_alignment(
     Raises:
         ValueError: If shapes disagree.
     """
-    check_pair(student, teacher, valid)
     similarity = similarity_map(student, teacher.detach())
-    weight = consensus_weight(similarity) * mask_of(valid, student)
-    return alignment_loss(similarity, weight, avg_factor)
+    weight = position_weight(student, valid, consensus_weight(similarity))
+    return weighted_mean(1 - similarity, weight, avg_factor)
 
 
 def divergence_repulsion(
@@ -183,10 +148,9 @@ def divergence_repulsion(
     Raises:
         ValueError: If shapes disagree.
     """
-    check_pair(student, teacher, valid)
     similarity = similarity_map(student.detach(), teacher)
-    weight = divergence_weight(similarity) * mask_of(valid, student)
-    return repulsion_loss(similarity, weight, avg_factor)
+    weight = position_weight(student, valid, divergence_weight(similarity))
+    return weighted_mean(similarity, weight, avg_factor)
 
 
 def cosine_distance(
@@ -202,9 +166,8 @@ def cosine_distance(
     Raises:
         ValueError: If shapes disagree.
     """
-    check_pair(student, teacher, valid)
     similarity = similarity_map(student, teacher.detach())
-    return alignment_loss(similarity, mask_of(valid, student), avg_factor)
+    return weighted_mean(1 - similarity, position_weight(student, valid), avg_factor)
 
 
 def center_over_classes(logits: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .reduction import check_labels, check_pair, mask_of, weighted_mean
+from .reduction import check_labels, check_pair, position_weight, weighted_mean
 
 
 def distribution_distance(
@@ -31,11 +31,12 @@ def distribution_distance(
     Raises:
         ValueError: If shapes disagree.
     """
-    check_pair(first_logits, second_logits, valid)
+    check_pair(first_logits, second_logits)
     first, second = (
         F.softmax(logits.detach().float() / tau, dim=1) for logits in (first_logits, second_logits)
     )
-    return weighted_mean((first - second).abs().sum(dim=1), mask_of(valid, first), avg_factor)
+    distance = (first - second).abs().sum(dim=1)
+    return weighted_mean(distance, position_weight(first, valid), avg_factor)
 
 
 def label_distance(

@@ -12,16 +12,14 @@ from mmseg_adm.registry import MODELS
 
 from ..adapters import Projection, match_width
 from ..losses import (
-    alignment_loss,
     center_over_classes,
     channel_wise_divergence,
     consensus_weight,
     cosine_distance,
     labelled_weight,
-    repulsion_loss,
     shuffled,
     similarity_map,
-    weighted_pixel_kl,
+    weighted_mean,
 )
 from ..losses.similarity import CONTRASTS
 from ..step import DistillationStep
@@ -104,8 +102,6 @@ class ADM(DistillationMethod):
         divergence_weight: Factor of the divergence term.
     """
 
-    student_class_weight: Tensor | None
-    teacher_class_weight: Tensor | None
     frozen_advice = 'With a frozen teacher there is consensus alone: set divergence=None'
 
     def __init__(
@@ -182,11 +178,10 @@ class ADM(DistillationMethod):
                     "at='features' the target must be as wide as the teacher"
                 )
             self.projection = match_width(width, others[0])
-        sides = {self.student: 'student', self.teacher: 'teacher'}
         for name in self.updates():
             settings = cross_entropy_of(networks[name])
             weight = settings.class_weight if self.class_weight else None
-            self.register_buffer(f'{sides[name]}_class_weight', weight, persistent=False)
+            self.register_buffer(f'{name}_class_weight', weight, persistent=False)
             self.over_all_pixels[name] = settings.over_all_pixels
 
     def forward(self, step: DistillationStep) -> dict[str, Tensor]:
@@ -256,8 +251,9 @@ class ADM(DistillationMethod):
             return self._channelwise(step, compared.consensus)
         weight = compared.consensus * compared.valid
         if self.consensus == 'imitation':
-            return self._imitation(step, weight)
-        return alignment_loss(compared.similarity, weight, step.reduce_mean(weight.sum()))
+            student, target = (step.read(name, 'logits') for name in (self.student, self.target))
+            return step.imitate(student, target, weight=weight)
+        return weighted_mean(1 - compared.similarity, weight, step.reduce_mean(weight.sum()))
 
     def _divergence(self, step: DistillationStep, compared: Comparison) -> Tensor:
         weight = compared.divergence
@@ -271,7 +267,7 @@ class ADM(DistillationMethod):
         # The same values once more, with gradient to the teacher in place of the student.
         similarity = similarity_map(compared.student.detach(), compared.other)
         weight = weight * compared.valid
-        return repulsion_loss(similarity, weight, step.reduce_mean(weight.sum()))
+        return weighted_mean(similarity, weight, step.reduce_mean(weight.sum()))
 
     def _modulated(self, step: DistillationStep, member: str, weight: Tensor) -> Tensor:
         """Cross entropy of the member's classifier on its features scaled by ``weight``."""
@@ -290,22 +286,14 @@ class ADM(DistillationMethod):
         labelled = labelled_weight(everywhere, step.labels, step.ignore_index, class_weight)
         return difference * step.reduce_mean(labelled.sum()) / step.labels.numel()
 
-    def _imitation(self, step: DistillationStep, weight: Tensor) -> Tensor:
-        student, target = self._logits_of_both(step)
-        weight = step.match_size(weight[:, None], like=student)[:, 0] * step.valid(student)
-        return weighted_pixel_kl(student, target, weight, avg_factor=step.reduce_mean(weight.sum()))
-
     def _channelwise(self, step: DistillationStep, weight: Tensor) -> Tensor:
-        student, target = self._logits_of_both(step)
+        student = step.read(self.student, 'logits')
+        target = step.match_size(step.read(self.target, 'logits'), like=student)
         weight = step.match_size(weight[:, None], like=student)[:, 0]
         return channel_wise_divergence(student, target, valid=step.valid(student), weight=weight)
 
-    def _logits_of_both(self, step: DistillationStep) -> tuple[Tensor, Tensor]:
-        student, target = (step.read(name, 'logits') for name in (self.student, self.target))
-        return student, step.match_size(target, like=student)
-
     def _class_weight(self, member: str) -> Tensor | None:
-        return self.student_class_weight if member == self.student else self.teacher_class_weight
+        return getattr(self, f'{member}_class_weight')
 
     @staticmethod
     def _spread(compared: Comparison) -> dict[str, Tensor]:
