@@ -86,13 +86,17 @@ def weighted_mean(
             f'{tuple(weight.shape)}'
         )
     total = (torch.where(weight == 0, torch.zeros_like(values), values) * weight).sum()
-    divisor = weight.sum() if avg_factor is None else avg_factor
+    return divided(total, weight.sum() if avg_factor is None else avg_factor)
+
+
+def divided(total: Tensor, divisor: Tensor | float) -> Tensor:
+    """``total / divisor``, a differentiable zero where the divisor is zero."""
     divisor = torch.as_tensor(divisor, dtype=total.dtype, device=total.device)
     return total / torch.where(divisor == 0, torch.ones_like(divisor), divisor)
 
 
-def resize(maps: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Bilinear resizing of (B, C, h, w) with ``align_corners=False``; no copy if it fits."""
+def resize(maps: Tensor, size: tuple[int, ...], align_corners: bool = False) -> Tensor:
+    """Bilinear resizing of (B, C, h, w); no copy if it fits."""
     if tuple(maps.shape[-2:]) == tuple(size):
         return maps
-    return F.interpolate(maps, size=list(size), mode='bilinear', align_corners=False)
+    return F.interpolate(maps, size=list(size), mode='bilinear', align_corners=align_corners)
