@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from mmengine.dist import all_reduce, get_world_size
 from torch import Tensor
 
-from .losses import labelled_weight, pixel_kl, weighted_cross_entropy
+from .losses import pixel_kl, weighted_cross_entropy
 from .losses.reduction import resize
 from .taps import FeatureTap
 
@@ -20,18 +21,19 @@ class DistillationStep:
     Args:
         taps: By member and point; they hold what this batch produced.
         labels: (B, H, W), int64.
-        ignore_index: Labels that do not count.
+        ignore_index: Labels that do not count; ``None`` where all do.
     """
 
     def __init__(
         self,
         taps: Mapping[str, Mapping[str, FeatureTap]],
         labels: Tensor,
-        ignore_index: int,
+        ignore_index: int | None,
     ) -> None:
         self._taps = taps
         self.labels = labels
-        self.ignore_index = ignore_index
+        # mmseg's heads with a masked binary cross entropy have None. No label is negative.
+        self.ignore_index = -1 if ignore_index is None else ignore_index
         self._labels: dict[tuple[int, int], Tensor] = {}
         self._valid_count: dict[tuple[int, int], Tensor] = {}
 
@@ -63,16 +65,34 @@ class DistillationStep:
         # forward() instead of a call: the taps' hooks would take this for the member's own pass.
         return self._taps[member]['logits'].classifier.forward(features)
 
+    def sample(self, member: str, logits: Tensor, labels: Tensor) -> Tensor | float:
+        """(B, H, W), 0 where the sampler of the member's own head leaves a pixel out, else 1.
+
+        By the sampler's own rule, which asks for all of the logits at full size.
+
+        Args:
+            member: Its name.
+            logits: (B, K, h, w).
+            labels: (B, H, W).
+        """
+        head: Any = self._taps[member]['logits'].head
+        if head.sampler is None:
+            return 1.0
+        with torch.no_grad():
+            # In their own precision, in which the head's loss has chosen too.
+            resized = resize(logits.detach(), labels.shape[-2:], head.align_corners)
+            return head.sampler.sample(resized, labels[:, None])
+
     def labels_like(self, maps: Tensor) -> Tensor:
-        """Labels (B, h, w), int64, nearest-resized to ``maps``."""
+        """Labels (B, h, w), int64: those at the centers of the cells of ``maps``."""
         size = (maps.shape[-2], maps.shape[-1])
         if size not in self._labels:
             labels = self.labels[:, None].float()  # exact for whatever a label map can hold
-            self._labels[size] = F.interpolate(labels, size=size, mode='nearest')[:, 0].long()
+            self._labels[size] = F.interpolate(labels, size=size, mode='nearest-exact')[:, 0].long()
         return self._labels[size]
 
     def valid(self, maps: Tensor) -> Tensor:
-        """Boolean (B, h, w): where the labels, nearest-resized to ``maps``, count."""
+        """Boolean (B, h, w): where the labels at the centers of the cells of ``maps`` count."""
         return self.labels_like(maps) != self.ignore_index
 
     def valid_count(self, maps: Tensor) -> Tensor:
@@ -107,19 +127,11 @@ class DistillationStep:
         """
         return values if get_world_size() == 1 else _AllReduce.apply(values)
 
-    def cross_entropy(
-        self, logits: Tensor, weight: Tensor | None = None, class_weight: Tensor | None = None
-    ) -> Tensor:
-        """:func:`weighted_cross_entropy` of this batch; without ``weight`` all pixels alike."""
-        if weight is None:
-            weight = torch.ones_like(self.labels, dtype=torch.float32)
-        avg_factor = None  # in one process: the loss's own
-        if self.distributed:
-            total = labelled_weight(weight, self.labels, self.ignore_index, class_weight).sum()
-            avg_factor = self.reduce_mean(total)
-        return weighted_cross_entropy(
-            logits, self.labels, weight, self.ignore_index, avg_factor, class_weight
-        )
+    def cross_entropy(self, logits: Tensor) -> Tensor:
+        """Mean over the labelled pixels of the batch, for logits that are no member's."""
+        labelled = (self.labels != self.ignore_index).float()
+        count = self.reduce_mean(labelled.sum())
+        return weighted_cross_entropy(logits, self.labels, labelled, self.ignore_index, count)
 
     def imitate(
         self, logits: Tensor, target: Tensor, tau: float = 1.0, weight: Tensor | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +67,7 @@ class FeatureTap:
         self._mode = (False, False)
         # Bound methods: a deep copy of the network then carries hooks of its own.
         if point in NAMED_POINTS:
-            self.classifier = find_classifier(network)
+            self.head, self.classifier = decode_head_of(network), find_classifier(network)
             dropout = find_dropout(network) if point == 'features' else None
             self._handles = [self.classifier.register_forward_hook(self._see_classifier)]
             if dropout is not None:
@@ -92,8 +92,8 @@ class FeatureTap:
         value = self._sight.value
         if value is None:
             raise RuntimeError(
-                f"the tap '{self.point}' has lost what its module returned: an operation wrote into "
-                'it in place, which none did in the passes before. Let it work on a copy'
+                f"the tap '{self.point}' has lost what its module returned: an operation wrote "
+                'into it, which none did in the passes before. Let it work on a copy'
             )
         return value
 
@@ -207,34 +207,6 @@ def find_dropout(network: nn.Module) -> nn.Module | None:
             'before they can be read: set inplace=False'
         )
     return dropout if isinstance(dropout, nn.Module) else None
-
-
-class CrossEntropySettings(NamedTuple):
-    """How a decode head's own cross entropy averages.
-
-    Attributes:
-        class_weight: (K,), or ``None`` where all classes count alike.
-        over_all_pixels: Whether it divides by all pixels, unlabelled ones included, as mmseg
-            does by default; else by the weights of the labelled ones.
-    """
-
-    class_weight: Tensor | None
-    over_all_pixels: bool
-
-
-def cross_entropy_of(network: nn.Module) -> CrossEntropySettings:
-    """Read from the first loss of the decode head that weighs classes, else from its first."""
-    losses = getattr(decode_head_of(network), 'loss_decode', None)
-    each = list(losses) if isinstance(losses, nn.ModuleList) else [losses]
-    weighing = (loss for loss in each if getattr(loss, 'class_weight', None) is not None)
-    loss: Any = next(weighing, each[0])
-    weight = getattr(loss, 'class_weight', None)
-    # mmseg with reduction='none' leaves the mean, over all pixels, to MMEngine.
-    unreduced = getattr(loss, 'reduction', 'mean') == 'none'
-    return CrossEntropySettings(
-        class_weight=None if weight is None else torch.as_tensor(weight, dtype=torch.float32),
-        over_all_pixels=unreduced or (weight is None and not getattr(loss, 'avg_non_ignore', True)),
-    )
 
 
 def find_module(network: nn.Module, path: str) -> nn.Module:

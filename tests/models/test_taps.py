@@ -504,7 +504,7 @@ def test_a_dropout_in_place_before_the_classifier_is_refused():
     decode_head = BusyHead('branch after')
     decode_head.dropout.inplace = True
     model = Stand(decode_head)
-    with pytest.raises(ValueError, match='dropout of BusyHead works in place.*set inplace=False'):
+    with pytest.raises(ValueError, match=r'dropout of BusyHead works in place.*set inplace=False'):
         FeatureTap(model, 'features')
     assert all(not module._forward_hooks for module in model.modules())
     FeatureTap(model, 'logits')

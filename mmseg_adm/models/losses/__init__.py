@@ -16,8 +16,9 @@ from .attention import (
 )
 from .channel import channel_wise_divergence
 from .correlation import inter_class_correlation, intra_class_correlation
+from .dense import cross_entropy_sum, labelled_weight, weighted_cross_entropy
 from .ensemble import mean_target, min_logit_target, naive_target
-from .pixel import labelled_weight, pixel_kl, weighted_cross_entropy
+from .pixel import pixel_kl
 from .reduction import weighted_mean
 from .regression import feature_error
 from .relation import (
@@ -49,6 +50,7 @@ __all__ = [
     'consensus_alignment',
     'consensus_weight',
     'cosine_distance',
+    'cross_entropy_sum',
     'distribution_distance',
     'divergence_repulsion',
     'divergence_weight',

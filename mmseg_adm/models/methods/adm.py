@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,18 +16,20 @@ from ..losses import (
     channel_wise_divergence,
     consensus_weight,
     cosine_distance,
-    labelled_weight,
     shuffled,
     similarity_map,
     weighted_mean,
 )
 from ..losses.similarity import CONTRASTS
+from ..own_cross_entropy import OwnCrossEntropy
 from ..step import DistillationStep
-from ..taps import channels_at, cross_entropy_of
+from ..taps import channels_at
 from .base import DistillationMethod, non_negative, one_of
 
 CONSENSUS = ('alignment', 'modulation', 'imitation', 'channelwise', 'reweighting', None)
 DIVERGENCE = ('weighting', 'modulation', 'repulsion', 'reweighting', None)
+# Those that weigh the pixels of a member's own cross entropy.
+OWN_CROSS_ENTROPY = ('modulation', 'weighting', 'reweighting')
 CONTROLS = ('ones', 'shuffled', None)
 
 
@@ -73,14 +75,15 @@ class ADM(DistillationMethod):
     \\              ``reweighting``  ``CE(zt, y; d) - CE(zt, y)``
     ==============  ===============  =========================================================
 
-    with ``CE(z, y; w) = sum w_p k_p CE_p / sum w_p k_p``, k_p the weight that the member's own
-    cross entropy gives to the class y_p, and ``pi_k(z; w)_p = w_p exp(z_kp) / sum w exp(z_k)``
-    where channel k responds: with all weights one it is CWD (arXiv 2011.13256) from a teacher
-    in training. ``reweighting`` adds no cross entropy: together with
-    the member's own, of weight one, it is that one with weights ``1 - a + a w_p / mean(w)``, a
-    being the term's weight (for that it is scaled by the labelled share where the own one
-    divides by all pixels); it can be negative. ``None`` leaves a side out; with a frozen
-    teacher there is no divergence to learn.
+    with ``CE(z, y; w) = sum w_p q_p CE_p / sum w_p q_p``, q_p what the member's own cross
+    entropy gives to the pixel (the weight of its class; zero where its sampler leaves it out),
+    and ``pi_k(z; w)_p = w_p exp(z_kp) / sum w exp(z_k)`` where channel k responds: with all
+    weights one it is CWD (arXiv 2011.13256) from a teacher in training. ``reweighting`` adds no
+    cross entropy: together with the member's own, of weight one, it is that one with weights
+    ``1 - a + a w_p / mean(w)``, a being the term's weight (for that it is scaled by
+    ``sum q_p`` over what the own one divides by); it can be negative. ``None`` leaves a side
+    out; with a frozen teacher there is no divergence to learn. ``modulation``, ``weighting``
+    and ``reweighting`` need a softmax cross entropy in the member's decode head.
 
     Args:
         student: The member that learns from consensus.
@@ -145,7 +148,7 @@ class ADM(DistillationMethod):
                     'at most 1'
                 )
         self.projection: Projection | None = None
-        self.over_all_pixels: dict[str, bool] = {}
+        self.cross_entropies: Any = nn.ModuleDict()  # of OwnCrossEntropy, by member
 
     def reads(self) -> dict[str, tuple[str, ...]]:
         points: dict[str, set[str]] = {name: {self.at} for name in self._compared_members()}
@@ -178,11 +181,10 @@ class ADM(DistillationMethod):
                     "at='features' the target must be as wide as the teacher"
                 )
             self.projection = match_width(width, others[0])
-        for name in self.updates():
-            settings = cross_entropy_of(networks[name])
-            weight = settings.class_weight if self.class_weight else None
-            self.register_buffer(f'{name}_class_weight', weight, persistent=False)
-            self.over_all_pixels[name] = settings.over_all_pixels
+        if self.consensus in OWN_CROSS_ENTROPY:
+            self._set_cross_entropy('consensus', self.student, networks)
+        if self.divergence in OWN_CROSS_ENTROPY:
+            self._set_cross_entropy('divergence', self.teacher, networks)
 
     def forward(self, step: DistillationStep) -> dict[str, Tensor]:
         compared = {name: self._compare(step, name) for name in self._compared_members()[1:]}
@@ -206,6 +208,18 @@ class ADM(DistillationMethod):
             'consensus weight': compared[0].consensus,
             'divergence weight': compared[-1].divergence,
         }
+
+    def _set_cross_entropy(self, side: str, member: str, networks: Mapping[str, nn.Module]) -> None:
+        try:
+            own = OwnCrossEntropy(member, networks[member], self.class_weight)
+        except ValueError as error:
+            readings = CONSENSUS if side == 'consensus' else DIVERGENCE
+            others = [reading for reading in readings if reading not in OWN_CROSS_ENTROPY]
+            raise ValueError(
+                f'{side}={getattr(self, side)!r}: {error}, or set {side} to one of '
+                f'{", ".join(map(repr, others))}'
+            ) from None
+        self.cross_entropies[member] = own
 
     def _compared_members(self) -> tuple[str, ...]:
         """The student, and whom it is compared with: for consensus, for divergence."""
@@ -263,7 +277,7 @@ class ADM(DistillationMethod):
             return self._reweighted(step, self.teacher, weight)
         if self.divergence == 'weighting':
             logits = step.read(self.teacher, 'logits')
-            return step.cross_entropy(logits, weight, self._class_weight(self.teacher))
+            return self.cross_entropies[self.teacher].weighted(step, logits, weight)
         # The same values once more, with gradient to the teacher in place of the student.
         similarity = similarity_map(compared.student.detach(), compared.other)
         weight = weight * compared.valid
@@ -274,26 +288,17 @@ class ADM(DistillationMethod):
         features = step.read(member, 'features')
         scale = step.match_size(weight[:, None], like=features).to(features.dtype)
         logits = step.classify(member, scale * features)
-        return step.cross_entropy(logits, class_weight=self._class_weight(member))
+        return self.cross_entropies[member].weighted(step, logits)
 
     def _reweighted(self, step: DistillationStep, member: str, weight: Tensor) -> Tensor:
-        logits, class_weight = step.read(member, 'logits'), self._class_weight(member)
-        weighted = step.cross_entropy(logits, weight, class_weight)
-        difference = weighted - step.cross_entropy(logits, class_weight=class_weight)
-        if not self.over_all_pixels[member]:
-            return difference
-        everywhere = torch.ones_like(step.labels, dtype=torch.float32)
-        labelled = labelled_weight(everywhere, step.labels, step.ignore_index, class_weight)
-        return difference * step.reduce_mean(labelled.sum()) / step.labels.numel()
+        logits = step.read(member, 'logits')
+        return self.cross_entropies[member].reweighted(step, logits, weight)
 
     def _channelwise(self, step: DistillationStep, weight: Tensor) -> Tensor:
         student = step.read(self.student, 'logits')
         target = step.match_size(step.read(self.target, 'logits'), like=student)
         weight = step.match_size(weight[:, None], like=student)[:, 0]
         return channel_wise_divergence(student, target, valid=step.valid(student), weight=weight)
-
-    def _class_weight(self, member: str) -> Tensor | None:
-        return getattr(self, f'{member}_class_weight')
 
     @staticmethod
     def _spread(compared: Comparison) -> dict[str, Tensor]:
