@@ -35,7 +35,7 @@ def weighted(method, *weights):
 # CWD from a teacher in training: channelwise with all weights one.
 online_cwd = {'methods.cwd.type': 'mmseg_adm.CWD', 'methods.cwd.weight': 5.0}
 average = {
-    'members.mean_teacher.type': 'mmseg_adm.MovingAverage',
+    'members.mean_teacher.type': 'mmseg_adm.EMATeacher',
     'members.mean_teacher.momentum': 0.02,
 }
 from_average = average | {'methods.cwd.teacher': 'mean_teacher'}

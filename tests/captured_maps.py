@@ -36,10 +36,10 @@ class Captured:
         return hook
 
     def labels_like(self, maps):
-        """The labels that the positions of the map fall on."""
+        """The labels that the centers of the map's cells fall on."""
         (height, width), (rows, columns) = self.labels.shape[-2:], maps.shape[-2:]
-        down = [int(i * height / rows) for i in range(rows)]
-        right = [int(j * width / columns) for j in range(columns)]
+        down = [int((i + 0.5) * height / rows) for i in range(rows)]
+        right = [int((j + 0.5) * width / columns) for j in range(columns)]
         return self.labels[:, down][:, :, right]
 
     def valid(self, maps):

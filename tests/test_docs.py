@@ -35,7 +35,7 @@ def forget_method(monkeypatch):
 
 def test_the_new_method_trains(city, tmp_path, monkeypatch, forget_method):
     files = write_files('new_method.md', tmp_path)
-    assert len(files['confident_kd.py'].read_text().splitlines()) <= 32
+    assert len(files['confident_kd.py'].read_text().splitlines()) <= 20
     monkeypatch.syspath_prepend(tmp_path)
     read_config(files['my_config.py'])  # resolves the names in _base_
     runner = Runner.from_cfg(demo_config(city, tmp_path / 'run', config=files['my_config.py']))

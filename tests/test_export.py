@@ -80,7 +80,7 @@ def trained(city, tmp_path_factory):
     work_dir = tmp_path_factory.mktemp('trained')
     config = demo_config(city, work_dir, iters=1, train_cfg__val_begin=1000)
     config.default_hooks.pop('student_checkpoint')
-    config.model.members.mean_teacher = dict(type='mmseg_adm.MovingAverage', of='teacher')
+    config.model.members.mean_teacher = dict(type='mmseg_adm.EMATeacher', of='teacher')
     runner = Runner.from_cfg(config)
     runner.train()
     return runner.model.eval(), config, work_dir / 'iter_1.pth'

@@ -25,7 +25,7 @@ FLOORS = (
     ('checkpoint',),
     ('config',),
     ('models.losses', 'models.taps'),
-    ('models.adapters', 'models.step'),
+    ('models.adapters', 'models.own_cross_entropy', 'models.step'),
     ('models.methods',),
     ('models',),
     ('datasets',),

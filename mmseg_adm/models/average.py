@@ -1,4 +1,4 @@
-"""A moving average of a member in training, for others to learn from."""
+"""An EMA teacher: the moving average of a member in training, for others to learn from."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import torch
 from mmengine.model import ExponentialMovingAverage
 from torch import Tensor, nn
 
-AVERAGE = 'mmseg_adm.MovingAverage'
+EMA_TEACHER = 'mmseg_adm.EMATeacher'
 OPTIONS = ('type', 'of', 'momentum')
 
 
-class MovingAverage(ExponentialMovingAverage):
+class EMATeacher(ExponentialMovingAverage):
     """A member whose weights follow those of another: ``a <- (1 - momentum) a + momentum w``.
 
     While the learning rate is high a network in training is far worse than the mean of its last
@@ -39,7 +39,7 @@ class MovingAverage(ExponentialMovingAverage):
         self.update_parameters(network)
         self.avg_parameters = {}
 
-    def train(self, mode: bool = True) -> MovingAverage:
+    def train(self, mode: bool = True) -> EMATeacher:
         """Stay as in evaluation."""
         return super().train(False)
 
@@ -50,16 +50,16 @@ class MovingAverage(ExponentialMovingAverage):
 
 
 def is_average(config: Mapping) -> bool:
-    """Whether a member's config asks for a moving average."""
-    return config.get('type') == AVERAGE
+    """Whether a member's config asks for an EMA teacher."""
+    return config.get('type') == EMA_TEACHER
 
 
 def averaged_member(config: Mapping) -> str:
-    """The member that a moving average follows."""
+    """The member that an EMA teacher follows."""
     return config.get('of', 'teacher')
 
 
-def build_average(name: str, config: Mapping, trained: Mapping[str, nn.Module]) -> MovingAverage:
+def build_average(name: str, config: Mapping, trained: Mapping[str, nn.Module]) -> EMATeacher:
     """Build the average of a trained member.
 
     Args:
@@ -74,21 +74,21 @@ def build_average(name: str, config: Mapping, trained: Mapping[str, nn.Module]) 
     for option in config:
         if option not in OPTIONS:
             raise ValueError(
-                f"member '{name}' (MovingAverage): no option '{option}'. Its options: "
+                f"member '{name}' (EMATeacher): no option '{option}'. Its options: "
                 f'{", ".join(OPTIONS[1:])}'
             )
     followed, momentum = averaged_member(config), config.get('momentum', 0.02)
     if followed not in trained:
         raise ValueError(
-            f"member '{name}' (MovingAverage) follows '{followed}', which is not a member in "
+            f"member '{name}' (EMATeacher) follows '{followed}', which is not a member in "
             f'training: {", ".join(trained)}'
         )
     if not isinstance(momentum, float) or not 0 < momentum < 1:
         raise ValueError(
-            f"member '{name}' (MovingAverage): momentum must be in (0, 1), got {momentum!r}"
+            f"member '{name}' (EMATeacher): momentum must be in (0, 1), got {momentum!r}"
         )
     if hasattr(trained[followed], 'bridge_of'):
         raise ValueError(
-            f"member '{name}' (MovingAverage): '{followed}' is a bridge, which is not averaged"
+            f"member '{name}' (EMATeacher): '{followed}' is a bridge, which is not averaged"
         )
-    return MovingAverage(followed, trained[followed], momentum)
+    return EMATeacher(followed, trained[followed], momentum)

@@ -16,7 +16,7 @@ from mmseg_adm.registry import MODELS
 
 from .bridge import SharedModule
 from .members import FrozenMember
-from .methods.build import AVERAGE, FROZEN, build_method
+from .methods.build import EMA_TEACHER, FROZEN, build_method
 from .networks import build_networks
 from .preprocessor import MembersDataPreprocessor
 from .step import DistillationStep
@@ -34,7 +34,7 @@ class KnowledgeDistiller(BaseModel):
             :func:`~.members.resolve_members` takes them. Beside mmseg's keys a member may have
             ``frozen`` (bool), ``checkpoint`` (a path, an address or a model-zoo name, loaded
             strictly) and its own ``data_preprocessor``; or be a ``mmseg_adm.TeacherBridge`` or a
-            ``mmseg_adm.MovingAverage``.
+            ``mmseg_adm.EMATeacher``.
         methods: Method configs by name. The names prefix the logged losses and are what
             ``--cfg-options`` and the schedule refer to; ``None`` drops an inherited one, here
             and in ``members``.
@@ -79,7 +79,7 @@ class KnowledgeDistiller(BaseModel):
             raise ValueError(f"student='{student}' is not a member: {', '.join(members)}")
         if student in self.averages:
             raise ValueError(
-                f"student='{student}' is a moving average: name the member that it follows, and "
+                f"student='{student}' is an EMA teacher: name the member that it follows, and "
                 'export the average by its name'
             )
         if not self.members:
@@ -91,7 +91,7 @@ class KnowledgeDistiller(BaseModel):
 
         self.methods = ModuleDict()
         by_name = {name: self.network(name) for name in self.member_names}
-        resting = dict.fromkeys(self.frozen, FROZEN) | dict.fromkeys(self.averages, AVERAGE)
+        resting = dict.fromkeys(self.frozen, FROZEN) | dict.fromkeys(self.averages, EMA_TEACHER)
         for name, config in methods.items():
             self.methods[name] = build_method(name, config, by_name, resting)
         self._shared = [each for each in self.members.modules() if isinstance(each, SharedModule)]

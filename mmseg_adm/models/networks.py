@@ -9,7 +9,7 @@ from typing import Any
 from mmseg.registry import MODELS as MMSEG_MODELS
 from torch import nn
 
-from .average import MovingAverage, averaged_member, build_average, is_average
+from .average import EMATeacher, averaged_member, build_average, is_average
 from .bridge import bridged_teacher, build_bridge, is_bridge
 from .members import FrozenMember, build_member
 
@@ -28,7 +28,7 @@ class Networks:
 
     trained: dict[str, nn.Module] = field(default_factory=dict)
     frozen: dict[str, FrozenMember] = field(default_factory=dict)
-    averages: dict[str, MovingAverage] = field(default_factory=dict)
+    averages: dict[str, EMATeacher] = field(default_factory=dict)
     checkpoints: dict[str, str] = field(default_factory=dict)
     preprocessors: dict[str, nn.Module] = field(default_factory=dict)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from mmengine.dist import all_reduce, get_world_size
 from torch import Tensor
 
-from .losses import labelled_weight, pixel_kl, weighted_cross_entropy
+from .losses import pixel_kl, weighted_cross_entropy
 from .losses.reduction import resize
 from .taps import FeatureTap
 
@@ -20,18 +21,19 @@ class DistillationStep:
     Args:
         taps: By member and point; they hold what this batch produced.
         labels: (B, H, W), int64.
-        ignore_index: Labels that do not count.
+        ignore_index: Labels that do not count; ``None`` where all do.
     """
 
     def __init__(
         self,
         taps: Mapping[str, Mapping[str, FeatureTap]],
         labels: Tensor,
-        ignore_index: int,
+        ignore_index: int | None,
     ) -> None:
         self._taps = taps
         self.labels = labels
-        self.ignore_index = ignore_index
+        # mmseg's heads with a masked binary cross entropy have None. No label is negative.
+        self.ignore_index = -1 if ignore_index is None else ignore_index
         self._labels: dict[tuple[int, int], Tensor] = {}
         self._valid_count: dict[tuple[int, int], Tensor] = {}
 
@@ -63,23 +65,41 @@ class DistillationStep:
         # forward() instead of a call: the taps' hooks would take this for the member's own pass.
         return self._taps[member]['logits'].classifier.forward(features)
 
+    def sample(self, member: str, logits: Tensor, labels: Tensor) -> Tensor | float:
+        """(B, H, W), 0 where the sampler of the member's own head leaves a pixel out, else 1.
+
+        By the sampler's own rule, which asks for all of the logits at full size.
+
+        Args:
+            member: Its name.
+            logits: (B, K, h, w).
+            labels: (B, H, W).
+        """
+        head: Any = self._taps[member]['logits'].head
+        if head.sampler is None:
+            return 1.0
+        with torch.no_grad():
+            # In their own precision, in which the head's loss has chosen too.
+            resized = resize(logits.detach(), labels.shape[-2:], head.align_corners)
+            return head.sampler.sample(resized, labels[:, None])
+
     def labels_like(self, maps: Tensor) -> Tensor:
-        """Labels (B, h, w), int64, nearest-resized to ``maps``."""
+        """Labels (B, h, w), int64: those at the centers of the cells of ``maps``."""
         size = (maps.shape[-2], maps.shape[-1])
         if size not in self._labels:
             labels = self.labels[:, None].float()  # exact for whatever a label map can hold
-            self._labels[size] = F.interpolate(labels, size=size, mode='nearest')[:, 0].long()
+            self._labels[size] = F.interpolate(labels, size=size, mode='nearest-exact')[:, 0].long()
         return self._labels[size]
 
     def valid(self, maps: Tensor) -> Tensor:
-        """Boolean (B, h, w): where the labels, nearest-resized to ``maps``, count."""
+        """Boolean (B, h, w): where the labels at the centers of the cells of ``maps`` count."""
         return self.labels_like(maps) != self.ignore_index
 
     def valid_count(self, maps: Tensor) -> Tensor:
-        """The number of valid positions as a divisor: see :meth:`over_ranks`."""
+        """The number of valid positions as a divisor: see :meth:`reduce_mean`."""
         size = (maps.shape[-2], maps.shape[-1])
         if size not in self._valid_count:
-            self._valid_count[size] = self.over_ranks(self.valid(maps).sum().float())
+            self._valid_count[size] = self.reduce_mean(self.valid(maps).sum().float())
         return self._valid_count[size]
 
     @property
@@ -88,45 +108,41 @@ class DistillationStep:
         return get_world_size() > 1
 
     @staticmethod
-    def over_ranks(total: Tensor) -> Tensor:
-        """``all_reduce(total) / world_size``.
+    def reduce_mean(total: Tensor) -> Tensor:
+        """``all_reduce(total) / world_size``, without gradient.
 
         As a divisor it makes the average of the ranks' gradients the gradient of the mean
         over the joined batch, whatever share of the labels each rank has.
         """
-        if get_world_size() == 1:
-            return total
         total = total.detach().clone()
-        all_reduce(total)
-        return total / get_world_size()
+        all_reduce(total, op='mean')
+        return total
 
     @staticmethod
-    def sum_over_ranks(values: Tensor) -> Tensor:
+    def all_reduce(values: Tensor) -> Tensor:
         """``values`` added up over the processes, with gradient to all of them.
 
         For losses of the joined batch that are no sums: each process then computes the same
         loss, and the average of the ranks' gradients is its gradient.
         """
-        return values if get_world_size() == 1 else _SumOverRanks.apply(values)
+        return values if get_world_size() == 1 else _AllReduce.apply(values)
 
-    def cross_entropy(
-        self, logits: Tensor, weight: Tensor | None = None, class_weight: Tensor | None = None
+    def cross_entropy(self, logits: Tensor) -> Tensor:
+        """Mean over the labelled pixels of the batch, for logits that are no member's."""
+        labelled = (self.labels != self.ignore_index).float()
+        count = self.reduce_mean(labelled.sum())
+        return weighted_cross_entropy(logits, self.labels, labelled, self.ignore_index, count)
+
+    def imitate(
+        self, logits: Tensor, target: Tensor, tau: float = 1.0, weight: Tensor | None = None
     ) -> Tensor:
-        """:func:`weighted_cross_entropy` of this batch; without ``weight`` all pixels alike."""
+        """:func:`pixel_kl` of this batch, target and weight (B, h', w') resized to ``logits``."""
+        target, valid = self.match_size(target, like=logits), self.valid(logits)
         if weight is None:
-            weight = torch.ones_like(self.labels, dtype=torch.float32)
-        normalizer = None  # in one process: the loss's own
-        if self.distributed:
-            total = labelled_weight(weight, self.labels, self.ignore_index, class_weight).sum()
-            normalizer = self.over_ranks(total)
-        return weighted_cross_entropy(
-            logits, self.labels, weight, self.ignore_index, normalizer, class_weight
-        )
-
-    def imitate(self, logits: Tensor, target: Tensor, tau: float) -> Tensor:
-        """:func:`pixel_kl` of this batch, the target resized to ``logits``."""
-        target = self.match_size(target, like=logits)
-        return pixel_kl(logits, target, tau, self.valid(logits), self.valid_count(logits))
+            return pixel_kl(logits, target, tau, valid, self.valid_count(logits))
+        weight = self.match_size(weight.detach()[:, None], like=logits)[:, 0]
+        avg_factor = self.reduce_mean((weight * valid).sum())
+        return pixel_kl(logits, target, tau, valid, avg_factor, weight)
 
     @staticmethod
     def match_size(maps: Tensor, like: Tensor) -> Tensor:
@@ -134,8 +150,11 @@ class DistillationStep:
         return resize(maps.float(), like.shape[-2:])
 
 
-class _SumOverRanks(torch.autograd.Function):
-    """An all-reduce whose gradient is an all-reduce."""
+class _AllReduce(torch.autograd.Function):
+    """An all-reduce whose gradient is an all-reduce.
+
+    That of ``torch.distributed.nn.functional`` is deprecated, and what it names instead private.
+    """
 
     @staticmethod
     def forward(ctx: object, values: Tensor) -> Tensor:
@@ -145,4 +164,4 @@ class _SumOverRanks(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: object, *gradients: Tensor) -> Tensor:
-        return _SumOverRanks.apply(gradients[0])
+        return _AllReduce.apply(gradients[0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,38 @@ from torch import Tensor, nn
 NAMED_POINTS = ('features', 'logits')
 
 
+class _Sight:
+    """A tensor as it was when it was seen, whatever is written into it afterwards.
+
+    Args:
+        tensor: What a module returned.
+        keep_copy: Whether it may be written into: then a copy is kept beside it.
+    """
+
+    def __init__(self, tensor: Tensor, keep_copy: bool) -> None:
+        self._tensor = tensor
+        # Without a version counter nobody could tell whether it was written into.
+        self._countless = tensor.is_inference()
+        self._version = 0 if self._countless else tensor._version
+        self._copy = tensor.clone() if keep_copy or self._countless else None
+
+    @property
+    def overwritten(self) -> bool:
+        """Whether another operation has written into the tensor since, or may have."""
+        return self._countless or self._tensor._version != self._version
+
+    @property
+    def value(self) -> Tensor | None:
+        """The values that were seen; ``None`` where they are lost."""
+        return self._copy if self.overwritten else self._tensor
+
+
 class FeatureTap:
     """What one point of one network produced last.
+
+    What is read is what the module returned, also where the next one writes into it (a ReLU in
+    place, a ``+=``). The first pass copies, and finds out whether there is need to: later ones
+    copy only where something does write. In training and in evaluation that may differ.
 
     Args:
         network: A segmentor.
@@ -23,20 +53,24 @@ class FeatureTap:
             ``network.named_modules()``, whose output is taken.
 
     Raises:
-        ValueError: If the network has no such point; the message lists the nearest names.
+        ValueError: If the network has no such point; the message lists the nearest names. Or
+            if the dropout before its classifier works in place.
     """
 
     def __init__(self, network: nn.Module, point: str) -> None:
         self.point = point
         self.recording = False
-        self._value: Tensor | None = None
-        self._dropped: list[tuple[Tensor, Tensor]] = []
+        self._sight: _Sight | None = None
+        self._dropped: list[tuple[_Sight, Tensor]] = []
+        # By mode: whether something writes into what was seen in it.
+        self._writes: dict[tuple[bool, bool], bool] = {}
+        self._mode = (False, False)
         # Bound methods: a deep copy of the network then carries hooks of its own.
         if point in NAMED_POINTS:
-            self.classifier = find_classifier(network)
+            self.head, self.classifier = decode_head_of(network), find_classifier(network)
+            dropout = find_dropout(network) if point == 'features' else None
             self._handles = [self.classifier.register_forward_hook(self._see_classifier)]
-            dropout = getattr(decode_head_of(network), 'dropout', None)
-            if point == 'features' and isinstance(dropout, nn.Module):
+            if dropout is not None:
                 self._handles.append(dropout.register_forward_hook(self._see_dropout))
         else:
             module = find_module(network, point)
@@ -47,18 +81,27 @@ class FeatureTap:
         """The captured tensor.
 
         Raises:
-            RuntimeError: If nothing was captured since the last :meth:`clear`.
+            RuntimeError: If nothing was captured since the last :meth:`clear`, or something
+                wrote into the tensor that never did before.
         """
-        if self._value is None:
+        if self._sight is None:
             raise RuntimeError(
                 f"the tap '{self.point}' captured nothing: its module did not run in this "
                 'forward pass, or was replaced or compiled after the tap was set'
             )
-        return self._value
+        value = self._sight.value
+        if value is None:
+            raise RuntimeError(
+                f"the tap '{self.point}' has lost what its module returned: an operation wrote "
+                'into it, which none did in the passes before. Let it work on a copy'
+            )
+        return value
 
     def clear(self) -> None:
         """Release the captured tensor, and with it the graph behind it."""
-        self._value = None
+        if self._sight is not None:
+            self._writes[self._mode] = self._sight.overwritten
+        self._sight = None
         self._dropped.clear()
 
     def remove(self) -> None:
@@ -79,21 +122,25 @@ class FeatureTap:
                 f"the tap '{self.point}' reads a {type(module).__name__} that returns {found}, "
                 'not a map (B, C, h, w): name another module, such as one inside it'
             )
-        self._value = output
+        self._sight = self._see(module, output)
+
+    def _see(self, module: nn.Module, tensor: Tensor) -> _Sight:
+        self._mode = (module.training, torch.is_grad_enabled())
+        return _Sight(tensor, keep_copy=self._writes.get(self._mode, True))
 
     def _see_dropout(self, module: nn.Module, inputs: tuple, output: Tensor) -> None:
         if self.recording:
-            self._dropped.append((inputs[0], output))
+            self._dropped.append((self._see(module, inputs[0]), output))
 
     def _see_classifier(self, module: nn.Module, inputs: tuple, output: Tensor) -> None:
         if not self.recording:
             return
         if self.point == 'logits':
-            self._value = output
+            self._sight = self._see(module, output)
             return
         # Some heads drop out elsewhere too: only the dropout that feeds the classifier counts.
         fed = [before for before, after in self._dropped if after is inputs[0]]
-        self._value = fed[-1] if fed else inputs[0]
+        self._sight = fed[-1] if fed else self._see(module, inputs[0])
 
 
 class Recorder(Protocol):
@@ -146,32 +193,20 @@ def find_classifier(network: nn.Module) -> nn.Conv2d:
     return classifier
 
 
-class CrossEntropySettings(NamedTuple):
-    """How a decode head's own cross entropy averages.
+def find_dropout(network: nn.Module) -> nn.Module | None:
+    """The dropout of the decode head before its classifier, if it has one.
 
-    Attributes:
-        class_weight: (K,), or ``None`` where all classes count alike.
-        over_all_pixels: Whether it divides by all pixels, unlabelled ones included, as mmseg
-            does by default; else by the weights of the labelled ones.
+    Raises:
+        ValueError: If it works in place: what it reads would be gone before it can be kept.
     """
-
-    class_weight: Tensor | None
-    over_all_pixels: bool
-
-
-def cross_entropy_of(network: nn.Module) -> CrossEntropySettings:
-    """Read from the first loss of the decode head that weighs classes, else from its first."""
-    losses = getattr(decode_head_of(network), 'loss_decode', None)
-    each = list(losses) if isinstance(losses, nn.ModuleList) else [losses]
-    weighing = (loss for loss in each if getattr(loss, 'class_weight', None) is not None)
-    loss: Any = next(weighing, each[0])
-    weight = getattr(loss, 'class_weight', None)
-    # mmseg with reduction='none' leaves the mean, over all pixels, to MMEngine.
-    unreduced = getattr(loss, 'reduction', 'mean') == 'none'
-    return CrossEntropySettings(
-        class_weight=None if weight is None else torch.as_tensor(weight, dtype=torch.float32),
-        over_all_pixels=unreduced or (weight is None and not getattr(loss, 'avg_non_ignore', True)),
-    )
+    head = decode_head_of(network)
+    dropout = getattr(head, 'dropout', None)
+    if getattr(dropout, 'inplace', False):
+        raise ValueError(
+            f"the dropout of {type(head).__name__} works in place, so that its 'features' are gone "
+            'before they can be read: set inplace=False'
+        )
+    return dropout if isinstance(dropout, nn.Module) else None
 
 
 def find_module(network: nn.Module, path: str) -> nn.Module:

@@ -72,7 +72,7 @@ def _scaled(sample: Any, size: tuple[int, ...]) -> Any:
     scaled = sample.clone()
     for name, field in sample.items():
         if isinstance(field, PixelData):
-            labels = F.interpolate(field.data[None].float(), size, mode='nearest')[0]
+            labels = F.interpolate(field.data[None].float(), size, mode='nearest-exact')[0]
             scaled.set_data({name: PixelData(data=labels.to(field.data.dtype))})
     scaled.set_metainfo(dict(img_shape=size, pad_shape=size))
     return scaled

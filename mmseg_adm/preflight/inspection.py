@@ -78,7 +78,7 @@ def inspect_config(config: Config) -> Report:
             report.members = describe_members(model, None)
         return report
     optim_wrapper = report.attempt(
-        'optimiser', 'failed', build_optim_wrapper, model, config.optim_wrapper
+        'optimizer', 'failed', build_optim_wrapper, model, config.optim_wrapper
     )
     return report if optim_wrapper is None else inspect_run(config, model, optim_wrapper, datasets)
 

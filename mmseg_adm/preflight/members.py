@@ -60,7 +60,7 @@ def _role(model: nn.Module, name: str, network: nn.Module) -> str:
     if name in getattr(model, 'frozen', {}):
         return 'frozen'
     if name in getattr(model, 'averages', {}):
-        return 'moving average'
+        return 'EMA teacher'
     bridged = getattr(network, 'bridge_of', None)
     return 'trained' if bridged is None else f'trained, bridge on {bridged}'
 

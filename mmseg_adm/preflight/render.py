@@ -125,7 +125,7 @@ def _memory(report: Report) -> str:
         for name, value in (
             ('weights', memory.weights),
             ('gradients', memory.gradients),
-            ('optimiser', memory.optimizer),
+            ('optimizer', memory.optimizer),
             ('activations', memory.activations),
         )
     )

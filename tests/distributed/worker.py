@@ -88,7 +88,7 @@ def distiller(name: str, folder: Path) -> nn.Module:
     checkpoint = str(folder / TEACHER) if frozen else None
     members = variant.networks(network(4), network(8), checkpoint)
     if name.endswith(AVERAGE):
-        members['mean_teacher'] = dict(type='mmseg_adm.MovingAverage', of='teacher')
+        members['mean_teacher'] = dict(type='mmseg_adm.EMATeacher', of='teacher')
     config = distiller_config(dict(method=variant.config), members=members, student=variant.student)
     return build(config)
 
@@ -233,10 +233,10 @@ def main() -> None:
     read_stream(folder)
     inspect(folder)
     compare_gradients(folder, 'joined')
-    with patch.object(DistillationStep, 'over_ranks', staticmethod(lambda total: total)):
+    with patch.object(DistillationStep, 'reduce_mean', staticmethod(lambda total: total)):
         compare_gradients(folder, 'local')
     decide(folder)
-    with patch.object(DistillationStep, 'over_ranks', staticmethod(lambda total: total)):
+    with patch.object(DistillationStep, 'reduce_mean', staticmethod(lambda total: total)):
         decide(folder, 'alone')
     for name in METHODS:
         start_and_stop(name, folder)

@@ -161,7 +161,7 @@ def test_an_average_is_measured_and_compared_with_nobody(city, tmp_path):
     found = {}
     for name in ('without', 'with'):
         if name == 'with':
-            config.model.members.mean_teacher = dict(type='mmseg_adm.MovingAverage')
+            config.model.members.mean_teacher = dict(type='mmseg_adm.EMATeacher')
         config.experiment_name = f'average_{name}'
         runner = Runner.from_cfg(config)
         found[name] = runner.val()

@@ -24,7 +24,7 @@ CASES = {
     'frozen teacher': dict(config=OFFLINE),
     'ramp': dict(default_hooks__schedule__schedules=dict(adm=RAMP)),
     'averaged teacher': dict(
-        model__members__mean_teacher=dict(type='mmseg_adm.MovingAverage', momentum=0.2),
+        model__members__mean_teacher=dict(type='mmseg_adm.EMATeacher', momentum=0.2),
         model__methods__adm__target='mean_teacher',
     ),
     'averaged weights': dict(custom_hooks=[dict(type='EMAHook', momentum=0.2)]),

@@ -82,7 +82,7 @@ def imitation(captured, weight):
     student = captured.logits['student']
     weight = resized(weight[:, None], student)[:, 0] * captured.valid(student)
     target = resized(captured.logits['teacher'], student)
-    return reference.weighted_pixel_kl(student, target, weight)
+    return reference.pixel_kl(student, target, weight=weight)
 
 
 def channelwise(captured, weight):
@@ -167,20 +167,21 @@ def test_adm_by_hand(reading):
 
 
 @pytest.mark.parametrize(
-    'loss',
+    ('loss', 'head'),
     [
-        dict(),  # divides by all pixels
-        dict(avg_non_ignore=True),
-        dict(class_weight=[0.5, 1.0, 2.5, 0.25, 1.5], reduction='none'),
+        (dict(), dict()),  # divides by all pixels
+        (dict(avg_non_ignore=True), dict(align_corners=True)),
+        (dict(class_weight=[0.5, 1.0, 2.5, 0.25, 1.5], reduction='none'), dict()),
+        (dict(), dict(sampler=dict(type='OHEMPixelSampler', thresh=0.3, min_kept=200))),
     ],
-    ids=['default', 'avg_non_ignore', 'class_weight'],
+    ids=['default', 'avg_non_ignore, align_corners', 'class_weight', 'OHEM'],
 )
-def test_reweighting_keeps_the_total_weight_of_the_cross_entropy(loss):
+def test_reweighting_keeps_the_total_weight_of_the_cross_entropy(loss, head):
     # With the member's own cross entropy it is the one weighted by 1 - a + a w / mean(w).
     share = 0.25
     networks = {name: network(width) for name, width in (('student', 4), ('teacher', 8))}
     for each in networks.values():
-        each['decode_head']['loss_decode'] = dict(type='CrossEntropyLoss', **loss)
+        each['decode_head'] |= dict(head, loss_decode=dict(type='CrossEntropyLoss', **loss))
     config = dict(
         type='mmseg_adm.ADM', consensus='reweighting', divergence='reweighting',
         consensus_weight=share, divergence_weight=share,
@@ -199,15 +200,23 @@ def test_reweighting_keeps_the_total_weight_of_the_cross_entropy(loss):
     classes = torch.tensor(loss.get('class_weight', [1.0] * 5))[captured.labels * counted] * counted
     for member, weight in (('student', agreement), ('teacher', 1 - agreement)):
         own = losses[f'{member}.decode.loss_ce'].detach().mean()
-        logits = F.interpolate(captured.logits[member], captured.labels.shape[-2:], mode='bilinear')
+        own_head = model.network(member).decode_head
+        logits = F.interpolate(
+            captured.logits[member], captured.labels.shape[-2:], mode='bilinear',
+            align_corners=own_head.align_corners,
+        )  # fmt: skip
+        sampled = classes
+        if own_head.sampler:
+            sampled = classes * own_head.sampler.sample(logits, captured.labels[:, None])
+            assert 0 < sampled.count_nonzero() < classes.count_nonzero()
         each = F.cross_entropy(logits, captured.labels, ignore_index=255, reduction='none')
         weight = F.interpolate(weight[:, None], each.shape[-2:], mode='bilinear')[:, 0]
-        mean = (weight * classes).sum() / classes.sum()
+        mean = (weight * sampled).sum() / sampled.sum()
         factor = 1 - share + share * weight / mean
-        scale = own / (classes * each).sum()
+        scale = own / (sampled * each).sum()
         side = 'consensus' if member == 'student' else 'divergence'
         term = losses[f'method.loss_{side}'].detach()
-        assert_close(own + term, scale * (factor * classes * each).sum())
+        assert_close(own + term, scale * (factor * sampled * each).sum())
         assert term.abs() > 1e-3
 
 
@@ -232,7 +241,7 @@ def test_adm_weighs_classes_as_its_members_or_all_alike(class_weight):
     assert_close(losses['method.loss_divergence'].detach(), expected.float(), rtol=1e-4, atol=0)
 
 
-@pytest.mark.parametrize('contrast', ['centre', 'standardise', 'rank'])
+@pytest.mark.parametrize('contrast', ['center', 'standardize', 'rank'])
 def test_adm_takes_its_weights_from_the_contrast(contrast):
     model = build(dict(type='mmseg_adm.ADM', contrast=contrast))
     batch = raw_batch(size=SMALL)
@@ -310,7 +319,7 @@ def test_adm_compares_with_a_target_for_one_side_and_the_teacher_for_the_other(c
     def losses_with(**options):
         networks = {name: network(width, dropout=0.0) for name, width in
                     (('student', 4), ('teacher', 8), ('other', 8))}  # fmt: skip
-        members = dict(networks, mean_teacher=dict(type='mmseg_adm.MovingAverage', of='other'))
+        members = dict(networks, mean_teacher=dict(type='mmseg_adm.EMATeacher', of='other'))
         method = dict(type='mmseg_adm.ADM', consensus=consensus, **options)
         torch.manual_seed(0)
         model = MODELS.build(distiller_config(dict(method=method), members=members))

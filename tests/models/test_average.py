@@ -22,7 +22,7 @@ METHODS = dict(kd=dict(type='mmseg_adm.KD', teacher='mean_teacher'))
 
 
 def config_of(methods=METHODS, average=(), **members):
-    average = dict(type='mmseg_adm.MovingAverage', momentum=MOMENTUM) | dict(average)
+    average = dict(type='mmseg_adm.EMATeacher', momentum=MOMENTUM) | dict(average)
     networks = dict(student=segmentor(4), teacher=segmentor(8, auxiliary=True)) | members
     return distiller_config(methods, members=networks | dict(mean_teacher=average))
 
@@ -222,12 +222,12 @@ def test_a_frozen_member_has_no_average(tmp_path):
 
 def test_nobody_trains_it():
     dml = dict(type='mmseg_adm.DML', members=('student', 'mean_teacher'))
-    with pytest.raises(ValueError, match="'mean_teacher', which is a moving average"):
+    with pytest.raises(ValueError, match="'mean_teacher', which is an EMA teacher"):
         distiller(dict(dml=dml))
 
 
 def test_it_is_not_what_is_deployed():
-    with pytest.raises(ValueError, match="student='mean_teacher' is a moving average: name the"):
+    with pytest.raises(ValueError, match="student='mean_teacher' is an EMA teacher: name the"):
         build(dict(config_of(), student='mean_teacher'))
 
 

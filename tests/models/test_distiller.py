@@ -190,7 +190,7 @@ def test_a_step_leaves_nothing_behind():
     model.methods['adm'].forward = fail
     with pytest.raises(KeyError):
         losses_of(model)
-    assert all(tap._value is None and not tap.recording for tap in taps)
+    assert all(tap._sight is None and not tap.recording for tap in taps)
 
 
 # ---------------------------------------------------------------------------------- copies
@@ -472,7 +472,7 @@ def test_observing_leaves_no_trace(training, fails):
     assert {name: module.training for name, module in model.named_modules()} == modes
     assert_close(weights(model), before, rtol=0, atol=0)
     taps = [tap for by_point in model._trained_taps.values() for tap in by_point.values()]
-    assert all(tap._value is None and not tap.recording for tap in taps)
+    assert all(tap._sight is None and not tap.recording for tap in taps)
 
 
 def test_observing_runs_frozen_members_too(tmp_path):
@@ -513,7 +513,7 @@ def test_valid_is_the_nearest_label(size, ignore_index):
     assert torch.equal(step.valid(maps), expected)
     assert step.labels_like(maps) is step.labels_like(maps + 1)
     assert step.valid_count(maps) == expected.sum()
-    assert step.over_ranks(step.valid_count(maps)) == expected.sum()
+    assert step.reduce_mean(step.valid_count(maps)) == expected.sum()
 
 
 def test_match_size_resizes_bilinearly_or_not_at_all():

@@ -22,16 +22,38 @@ def step_of(labels, ignore_index=255):
 
 
 @pytest.mark.parametrize('size', [(3, 4), (6, 8), (12, 16), (4, 5), (1, 1)], ids=str)
-def test_labels_are_those_of_the_nearest_pixel(size, labels):
+def test_labels_are_those_at_the_centers_of_the_cells(size, labels):
     step = step_of(labels)
     maps = torch.zeros(2, 7, *size)
     found = step.labels_like(maps)
-    rows, columns = ([i * whole // part for i in range(part)]
+    rows, columns = ([int((i + 0.5) * whole / part) for i in range(part)]
                      for whole, part in zip((6, 8), size, strict=True))  # fmt: skip
     assert found.dtype == torch.int64
     assert torch.equal(found, labels[:, rows][:, :, columns])
     assert step.labels_like(maps + 1) is found
     assert torch.equal(step.valid(maps), found != 255)
+
+
+def test_most_cells_get_the_label_of_most_of_their_pixels():
+    # Diagonal stripes as wide as a cell and a half: their corners mostly belong to a neighbor.
+    rows, columns = torch.meshgrid(torch.arange(96), torch.arange(128), indexing='ij')
+    labels = ((rows + 2 * columns) // 24 % 5)[None]
+    cells = labels.unfold(1, 8, 8).unfold(2, 8, 8).flatten(3)
+    majority = cells.mode(dim=3).values
+    found = step_of(labels).labels_like(torch.zeros(1, 1, 12, 16))
+    corners = labels[:, ::8, ::8]
+    assert (found == majority).float().mean() > 0.95
+    assert (corners == majority).float().mean() < 0.7
+
+
+def test_where_nothing_is_ignored_all_counts(labels):
+    labels = labels.where(labels != 255, 0)
+    step = step_of(labels, ignore_index=None)
+    maps = torch.zeros(2, 1, 3, 4)
+    assert step.valid(maps).all()
+    assert step.valid_count(maps) == 24
+    logits = torch.randn(2, CLASSES, 6, 8)
+    assert_close(step.cross_entropy(logits), F.cross_entropy(logits, labels))
 
 
 def test_large_labels_stay_what_they_are():
@@ -44,8 +66,9 @@ def test_in_one_process_sums_are_what_they_are():
     step = step_of(torch.zeros(1, 2, 2, dtype=torch.int64))
     values = torch.randn(3, requires_grad=True)
     assert not step.distributed
-    assert step.sum_over_ranks(values) is values
-    assert step.over_ranks(values) is values
+    assert step.all_reduce(values) is values
+    assert_close(step.reduce_mean(values), values.detach())
+    assert not step.reduce_mean(values).requires_grad
 
 
 @pytest.mark.parametrize('ignore_index', [255, 1])
@@ -58,13 +81,6 @@ def test_cross_entropy_is_the_mean_over_labelled_pixels(ignore_index, labels):
     assert_close(found, expected)
     gradients = [torch.autograd.grad(loss, logits)[0] for loss in (found, expected)]
     assert_close(*gradients)
-
-
-def test_cross_entropy_weighs_pixels(labels):
-    logits, weight = torch.randn(2, CLASSES, 6, 8), torch.rand(2, 6, 8)
-    each = F.cross_entropy(logits, labels, ignore_index=255, reduction='none')
-    expected = (weight * each).sum() / (weight * (labels != 255)).sum()
-    assert_close(step_of(labels).cross_entropy(logits, weight), expected)
 
 
 def test_cross_entropy_without_labels_is_zero(labels):

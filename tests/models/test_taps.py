@@ -382,3 +382,129 @@ def test_shapes_where_there_is_no_map_are_refused():
     assert all(not module._forward_hooks for module in model.modules())
     with pytest.raises(ValueError, match=r"has no point 'backbone\.layer9' to tap"):
         map_shapes(model, ['logits', 'backbone.layer9'])
+
+
+WRITTEN_INTO = {  # by what comes next
+    'decode_head.bottleneck.bn': 'a ReLU in place',
+    'backbone.stem.1': 'a ReLU in place',
+    'backbone.layer4.1.bn2': 'the sum with the shortcut',
+}
+
+
+@pytest.mark.parametrize('frozen', [False, True], ids=['trained', 'frozen'])
+@pytest.mark.parametrize('point', WRITTEN_INTO)
+def test_what_is_read_is_what_the_module_returned_before_it_was_written_into(point, frozen):
+    model = MODELS.build(segmentor(4)).train(not frozen)
+    returned = []
+    find_module(model, point).register_forward_hook(
+        lambda module, inputs, output: returned.append(output.detach().clone())
+    )
+    tap = FeatureTap(model, point)
+    for _ in range(3):  # the first step no less than those that know
+        with torch.set_grad_enabled(not frozen), recording([tap]):
+            model(images())
+            assert_close(tap.value, returned[-1], rtol=0, atol=0)
+            assert tap.value.min() < 0
+            assert tap.value.requires_grad is not frozen
+            assert tap.value is tap.value
+
+
+@pytest.mark.parametrize('point', WRITTEN_INTO)
+def test_the_gradient_is_that_of_what_the_module_returned(point):
+    model = MODELS.build(segmentor(4)).eval()
+    inputs, module = images(), find_module(model, point)
+    tap = FeatureTap(model, point)
+    with recording([tap]):
+        model(inputs)
+        found = torch.autograd.grad((tap.value - 1).square().sum(), module.weight)[0]
+    scale, shift = (each[:, None, None] for each in (module.weight, module.bias))
+    normalised = []
+    module.register_forward_hook(
+        lambda module, inputs, output: normalised.append(((output - shift) / scale).detach())
+    )
+    model(inputs)
+    values = normalised[0] * scale + shift
+    expected = torch.autograd.grad((values - 1).square().sum(), module.weight)[0]
+    assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def copies(monkeypatch):
+    """Count the copies that are made of tensors."""
+    made = []
+    clone = torch.Tensor.clone
+    monkeypatch.setattr(torch.Tensor, 'clone', lambda self: made.append(1) or clone(self))
+    return made
+
+
+@pytest.mark.parametrize(
+    ('point', 'expected'),
+    [('decode_head.bottleneck.bn', [1, 1, 1]), ('decode_head.bottleneck', [1, 0, 0]),
+     ('features', [1, 0, 0]), ('logits', [1, 0, 0])],
+)  # fmt: skip
+@pytest.mark.parametrize('read_it', [True, False], ids=['read', 'not read'])
+def test_copies_are_made_only_where_something_writes(monkeypatch, point, expected, read_it):
+    model = network(HEADS['PSP'])
+    tap = FeatureTap(model, point)
+    made = copies(monkeypatch)
+    found = []
+    for _ in range(3):
+        made.clear()
+        with recording([tap]):
+            model(images())
+            if read_it:
+                assert tap.value.dim() == 4
+        found.append(len(made))
+    assert found == expected
+
+
+def test_training_and_evaluation_are_told_apart():
+    class WritesInTraining(nn.Module):
+        def forward(self, maps):
+            return maps.add_(1) if self.training else maps + 1
+
+    model = Stand(BusyHead('branch after'))
+    model.backbone.append(WritesInTraining())
+    tap = FeatureTap(model, 'backbone.1')
+    for training in (False, True, False, True):
+        model.train(training)
+        inputs = images((8, 8))
+        expected = model.backbone[:2](inputs)
+        with recording([tap]):
+            model(inputs)
+            assert_close(tap.value, expected, rtol=0, atol=0)
+
+
+def test_an_operation_that_starts_to_write_is_an_error_and_not_another_value():
+    model = Stand(BusyHead('branch after')).eval()
+    tap = FeatureTap(model, 'backbone.0')
+    model.backbone[1].inplace = False
+    with recording([tap]):
+        model(images((8, 8)))
+        assert tap.value.min() < 0
+    model.backbone[1].inplace = True
+    with recording([tap]):
+        model(images((8, 8)))
+        with pytest.raises(RuntimeError, match=r"'backbone\.0' has lost what its module returned"):
+            _ = tap.value
+    with recording([tap]):
+        model(images((8, 8)))
+        assert tap.value.min() < 0
+
+
+def test_in_inference_mode_nothing_counts_writes_and_all_is_copied():
+    model = MODELS.build(segmentor(4)).eval()
+    tap = FeatureTap(model, 'decode_head.bottleneck.bn')
+    for _ in range(2):
+        with torch.inference_mode(), recording([tap]):
+            model(images())
+            assert tap.value.min() < 0
+
+
+def test_a_dropout_in_place_before_the_classifier_is_refused():
+    decode_head = BusyHead('branch after')
+    decode_head.dropout.inplace = True
+    model = Stand(decode_head)
+    with pytest.raises(ValueError, match=r'dropout of BusyHead works in place.*set inplace=False'):
+        FeatureTap(model, 'features')
+    assert all(not module._forward_hooks for module in model.modules())
+    FeatureTap(model, 'logits')

@@ -240,7 +240,7 @@ def test_an_option_that_no_method_has(preflight_config):
 
 def test_an_optimiser_that_does_not_exist(preflight_config):
     preflight_config.optim_wrapper.optimizer.type = 'SGDD'
-    assert set(failures(preflight_config)) == {'optimiser'}
+    assert set(failures(preflight_config)) == {'optimizer'}
 
 
 def test_without_validation_a_teacher_is_not_scored(offline_config):

@@ -50,7 +50,7 @@ def test_the_roles_of_members(tmp_path):
     members = dict(
         student=segmentor(4),
         teacher=segmentor(8),
-        mean_teacher=dict(type='mmseg_adm.MovingAverage'),
+        mean_teacher=dict(type='mmseg_adm.EMATeacher'),
         frozen=segmentor(4, frozen=True, checkpoint=checkpoint),
         bridge=dict(type='mmseg_adm.TeacherBridge', teacher='frozen'),
     )
@@ -58,7 +58,7 @@ def test_the_roles_of_members(tmp_path):
     assert {row.name: row.role for row in rows} == {
         'student': 'trained',
         'teacher': 'trained',
-        'mean_teacher': 'moving average',
+        'mean_teacher': 'EMA teacher',
         'frozen': 'frozen',
         'bridge': 'trained, bridge on frozen',
     }

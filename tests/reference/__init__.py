@@ -4,12 +4,12 @@ Nothing here imports the package. The scalars stay in torch's graph, so gradient
 compared as well: ``sg`` is ``detach``.
 """
 
-from .attention import attention_transfer, diversity, shifted_attention, unit_distance
+from .attention import attention_transfer, diversity, flattened, shifted_attention, unit_distance
 from .basics import resize, value_and_gradients
 from .channel import channel_wise_divergence
 from .correlation import inter_class_correlation, intra_class_correlation
 from .ensemble import mean_target, min_logit_target, naive_target
-from .pixel import pixel_kl, weighted_cross_entropy, weighted_pixel_kl
+from .pixel import pixel_kl, weighted_cross_entropy
 from .regression import feature_error
 from .relation import intra_class_variation, pairwise_affinity
 from .similarity import (
@@ -31,6 +31,7 @@ __all__ = [
     'divergence_repulsion',
     'diversity',
     'feature_error',
+    'flattened',
     'inter_class_correlation',
     'intra_class_correlation',
     'intra_class_variation',
@@ -47,5 +48,4 @@ __all__ = [
     'unit_distance',
     'value_and_gradients',
     'weighted_cross_entropy',
-    'weighted_pixel_kl',
 ]

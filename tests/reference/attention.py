@@ -13,6 +13,14 @@ def attention(maps, valid=None):
     return rows
 
 
+def flattened(maps, valid=None):
+    """All channels of the valid positions, one list an image."""
+    rows = [[] for _ in maps]
+    for b, i, j in positions(everywhere(maps) if valid is None else valid):
+        rows[b] += maps[b, :, i, j]
+    return rows
+
+
 def unit_distance(student, teacher):
     """1/B sum_b |s_b/|s_b| - sg t_b/|t_b||^2, of one list of scalars an image."""
     total = 0

@@ -1,20 +1,16 @@
 from .basics import everywhere, kl, log_softmax, positions, resize
 
 
-def pixel_kl(student_logits, teacher_logits, tau=1.0, valid=None):
-    """tau^2 * mean_valid KL(softmax(sg zt / tau) || softmax(zs / tau))."""
-    valid = everywhere(student_logits) if valid is None else valid
-    return weighted_pixel_kl(student_logits, teacher_logits, valid.double(), tau)
-
-
-def weighted_pixel_kl(student_logits, teacher_logits, weight, tau=1.0):
-    """tau^2 * sum_p w_p KL(softmax(sg zt_p / tau) || softmax(zs_p / tau)) / sum_p w_p."""
+def pixel_kl(student_logits, teacher_logits, tau=1.0, valid=None, weight=None):
+    """tau^2 * sum_valid w_p KL(softmax(sg zt_p / tau) || softmax(zs_p / tau)) / sum_valid w_p."""
     student, teacher = student_logits.double(), teacher_logits.detach().double()
     total = divisor = 0
-    for b, i, j in positions(weight != 0):
-        divergence = kl(list(teacher[b, :, i, j] / tau), list(student[b, :, i, j] / tau))
-        total = total + weight[b, i, j].item() * divergence
-        divisor += weight[b, i, j].item()
+    for b, i, j in positions(everywhere(student) if valid is None else valid):
+        counted = 1 if weight is None else weight[b, i, j].item()
+        total = total + counted * kl(
+            list(teacher[b, :, i, j] / tau), list(student[b, :, i, j] / tau)
+        )
+        divisor += counted
     return tau**2 * total / divisor
 
 

@@ -47,8 +47,8 @@ def _within(value):
 
 CONTRASTS = {
     None: lambda own, others: _within(own),
-    'centre': lambda own, others: _within(0.5 + own - statistics.mean(others)),
-    'standardise': lambda own, others: _within(
+    'center': lambda own, others: _within(0.5 + own - statistics.mean(others)),
+    'standardize': lambda own, others: _within(
         0.5 + (own - statistics.mean(others)) / (4 * statistics.pstdev(others))
     ),
     'rank': _rank,

@@ -70,7 +70,7 @@ def test_a_bridge_is_no_part_of_the_floor(tmp_path):
 
 def test_an_average_is_no_part_of_the_floor(tmp_path, monkeypatch):
     config = small(tmp_path)
-    config.model.members.mean_teacher = dict(type='mmseg_adm.MovingAverage')
+    config.model.members.mean_teacher = dict(type='mmseg_adm.EMATeacher')
     config.model.methods = dict(kd=dict(type='mmseg_adm.KD', teacher='mean_teacher'))
     averages = []
     loss = KnowledgeDistiller.loss

@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from mmseg_adm.engine.unwrap import unwrapped
-from mmseg_adm.models.losses import attention, centre_over_classes, similarity_map
+from mmseg_adm.models.losses import attention, center_over_classes, similarity_map
 from mmseg_adm.models.step import DistillationStep
 from mmseg_adm.models.taps import FeatureTap, recording
 from mmseg_adm.registry import HOOKS
@@ -108,7 +108,7 @@ class ForegroundProbeHook(Hook):
         self, step: DistillationStep, taps: Mapping[str, FeatureTap], classes: Tensor
     ) -> dict[str, float]:
         measured = {}
-        student, teacher = (centre_over_classes(step.read(name, 'logits')) for name in self.pair)
+        student, teacher = (center_over_classes(step.read(name, 'logits')) for name in self.pair)
         similarity = similarity_map(step.match_size(student, like=teacher), teacher)
         valid, foreground = _masks(step, similarity, classes)
         for name, mask in (('foreground', foreground), ('background', valid & ~foreground)):

@@ -1,7 +1,7 @@
 """The papers' formulas as pure tensor functions.
 
 They import torch and nothing else, detach their own targets and weights, and compute in
-float32 whatever they are given. ``valid`` is a boolean (B, h, w) mask; ``normalizer``
+float32 whatever they are given. ``valid`` is a boolean (B, h, w) mask; ``avg_factor``
 replaces the divisor, for callers that average over several processes; a zero divisor gives
 a differentiable zero.
 """
@@ -16,8 +16,10 @@ from .attention import (
 )
 from .channel import channel_wise_divergence
 from .correlation import inter_class_correlation, intra_class_correlation
+from .dense import cross_entropy_sum, labelled_weight, weighted_cross_entropy
 from .ensemble import mean_target, min_logit_target, naive_target
-from .pixel import labelled_weight, pixel_kl, weighted_cross_entropy, weighted_pixel_kl
+from .pixel import pixel_kl
+from .reduction import weighted_mean
 from .regression import feature_error
 from .relation import (
     affinity,
@@ -27,14 +29,12 @@ from .relation import (
     pairwise_affinity,
 )
 from .similarity import (
-    alignment_loss,
-    centre_over_classes,
+    center_over_classes,
     consensus_alignment,
     consensus_weight,
     cosine_distance,
     divergence_repulsion,
     divergence_weight,
-    repulsion_loss,
     shuffled,
     similarity_map,
 )
@@ -42,15 +42,15 @@ from .switching import distribution_distance, label_distance, switching_threshol
 
 __all__ = [
     'affinity',
-    'alignment_loss',
     'attention',
     'attention_transfer',
-    'centre_over_classes',
+    'center_over_classes',
     'channel_wise_divergence',
     'class_similarity',
     'consensus_alignment',
     'consensus_weight',
     'cosine_distance',
+    'cross_entropy_sum',
     'distribution_distance',
     'divergence_repulsion',
     'divergence_weight',
@@ -68,12 +68,11 @@ __all__ = [
     'node_pairs',
     'pairwise_affinity',
     'pixel_kl',
-    'repulsion_loss',
     'shifted_attention',
     'shuffled',
     'similarity_map',
     'switching_threshold',
     'unit_distance',
     'weighted_cross_entropy',
-    'weighted_pixel_kl',
+    'weighted_mean',
 ]

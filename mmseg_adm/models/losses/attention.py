@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .reduction import check_positions, mask_of, weighted_mean
+from .reduction import check_positions, position_weight, weighted_mean
 
 # Attention is of second order in the features, and so small; for the same reason the gradient
 # at zero vanishes whatever is divided by.
@@ -24,18 +24,18 @@ def attention(maps: Tensor, valid: Tensor | None = None) -> Tensor:
         maps: (B, C, h, w).
         valid: Boolean (B, h, w); other positions are zero.
     """
-    return (maps.float().square().mean(dim=1) * mask_of(valid, maps)).flatten(1)
+    return (maps.float().square().mean(dim=1) * position_weight(maps, valid)).flatten(1)
 
 
 def flattened(maps: Tensor, valid: Tensor | None = None) -> Tensor:
     """A whole map as one vector an image: (B, C*h*w) in float32, zero where nothing is valid."""
-    return (maps.float() * mask_of(valid, maps)[:, None]).flatten(1)
+    return (maps.float() * position_weight(maps, valid)[:, None]).flatten(1)
 
 
 def unit_distance(
     student: Tensor,
     teacher: Tensor,
-    normalizer: Tensor | float | None = None,
+    avg_factor: Tensor | float | None = None,
     eps: float = 1e-4,
 ) -> Tensor:
     """``1/B sum_b |s_b/|s_b| - sg t_b/|t_b||^2``, between 0 and 4. Gradient: the student only.
@@ -43,21 +43,18 @@ def unit_distance(
     Args:
         student: (B, D).
         teacher: (B, D), detached here.
-        normalizer: The divisor in place of B.
+        avg_factor: The divisor in place of B.
         eps: The least length that is divided by: the gradient at a zero vector is its inverse.
 
     Raises:
         ValueError: If the shapes differ.
     """
     _check_vectors(student, teacher)
-    student, teacher = (unit(vectors.float(), eps) for vectors in (student, teacher.detach()))
+    student, teacher = (
+        F.normalize(vectors.float(), dim=1, eps=eps) for vectors in (student, teacher.detach())
+    )
     distance = (student - teacher).square().sum(dim=1)
-    return weighted_mean(distance, torch.ones_like(distance), normalizer)
-
-
-def unit(vectors: Tensor, eps: float = ATTENTION_EPS) -> Tensor:
-    """Vectors (B, D) of length one; zero stays zero."""
-    return F.normalize(vectors, dim=1, eps=eps)
+    return weighted_mean(distance, torch.ones_like(distance), avg_factor)
 
 
 def _check_vectors(student: Tensor, teacher: Tensor) -> None:
@@ -72,7 +69,7 @@ def attention_transfer(
     student: Tensor,
     teacher: Tensor,
     valid: Tensor | None = None,
-    normalizer: Tensor | float | None = None,
+    avg_factor: Tensor | float | None = None,
 ) -> Tensor:
     """``1/B sum_b |a(s_b) - sg a(t_b)|^2``, a the attention of unit length (AT).
 
@@ -84,14 +81,14 @@ def attention_transfer(
         student: (B, Cs, h, w).
         teacher: (B, Ct, h, w), detached here; the widths may differ.
         valid: Boolean (B, h, w); other positions are left out of both.
-        normalizer: The divisor in place of B.
+        avg_factor: The divisor in place of B.
 
     Raises:
         ValueError: If shapes disagree.
     """
-    check_positions(student, teacher, valid)
+    check_positions(student, teacher)
     pair = attention(student, valid), attention(teacher, valid)
-    return unit_distance(*pair, normalizer, ATTENTION_EPS)
+    return unit_distance(*pair, avg_factor, ATTENTION_EPS)
 
 
 def shifted_attention(maps: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -111,7 +108,7 @@ def shifted_attention(maps: Tensor, valid: Tensor | None = None) -> tuple[Tensor
         The target (B, h*w) and the features (B, C, h, w), in float32.
     """
     maps = maps.detach().float()
-    mask = mask_of(valid, maps).flatten(1)
+    mask = position_weight(maps, valid).flatten(1)
     response = attention(maps, valid)
     count = mask.sum(dim=1, keepdim=True).clamp(min=1)
     scale = response.norm(dim=1, keepdim=True) * (64 / count).sqrt()
@@ -128,7 +125,7 @@ def diversity(
     student: Tensor,
     target: Tensor,
     valid: Tensor | None = None,
-    normalizer: Tensor | float | None = None,
+    avg_factor: Tensor | float | None = None,
 ) -> Tensor:
     """``mean_valid (A(F)/n - sg target)^2``: look where a peer does not (FFSD).
 
@@ -139,18 +136,18 @@ def diversity(
         student: (B, C, h, w).
         target: (B, h*w), from :func:`shifted_attention` of the peer, detached here.
         valid: Boolean (B, h, w).
-        normalizer: The divisor in place of the number of valid positions.
+        avg_factor: The divisor in place of the number of valid positions.
 
     Raises:
         ValueError: If shapes disagree.
     """
-    own, mask = attention(student, valid), mask_of(valid, student).flatten(1)
+    own, mask = attention(student, valid), position_weight(student, valid).flatten(1)
     _check_vectors(own, target)
     error = (_relative(own, mask) - target.detach().float()).square()
-    return weighted_mean(error, mask, normalizer)
+    return weighted_mean(error, mask, avg_factor)
 
 
 def _relative(response: Tensor, mask: Tensor) -> Tensor:
     """Attention (B, h*w) over its length, of the size that it has at 8x8 positions."""
     count = mask.sum(dim=1, keepdim=True)
-    return unit(response) * (count / 64).sqrt()
+    return F.normalize(response, dim=1, eps=ATTENTION_EPS) * (count / 64).sqrt()

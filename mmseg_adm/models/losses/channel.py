@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .reduction import check_pair, mask_of, weighted_mean
+from .reduction import check_pair, position_weight, weighted_mean
 
 
 def channel_wise_divergence(
@@ -14,7 +14,7 @@ def channel_wise_divergence(
     teacher: Tensor,
     tau: float = 1.0,
     valid: Tensor | None = None,
-    normalizer: Tensor | float | None = None,
+    avg_factor: Tensor | float | None = None,
     weight: Tensor | None = None,
 ) -> Tensor:
     """KL between the two spatial distributions of each channel (CWD).
@@ -32,21 +32,14 @@ def channel_wise_divergence(
         teacher: (B, K, h, w), detached here.
         tau: Temperature.
         valid: Boolean (B, h, w); other positions stay out of both softmaxes.
-        normalizer: The divisor in place of ``B*K``.
+        avg_factor: The divisor in place of ``B*K``.
         weight: (B, h, w), not negative, detached here; by default all ones.
 
     Raises:
         ValueError: If shapes disagree.
     """
-    check_pair(student, teacher, valid)
-    counts = mask_of(valid, student)
-    if weight is not None:
-        if weight.shape != counts.shape:
-            raise ValueError(
-                f'weight must be of shape {tuple(counts.shape)}, got {tuple(weight.shape)}'
-            )
-        counts = counts * weight.detach().float()
-    counts = counts.flatten(1)[:, None]
+    check_pair(student, teacher)
+    counts = position_weight(student, valid, weight).flatten(1)[:, None]
     # A finite minimum: with -inf an image without valid positions would go through NaN.
     prior = counts.log().clamp(min=torch.finfo(counts.dtype).min)
     mask = counts > 0
@@ -61,5 +54,5 @@ def channel_wise_divergence(
         reduction='none',
         log_target=True,
     )
-    divisor = student.shape[0] * student.shape[1] if normalizer is None else normalizer
+    divisor = student.shape[0] * student.shape[1] if avg_factor is None else avg_factor
     return tau**2 * weighted_mean(divergence, mask.float().expand_as(divergence), divisor)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .reduction import check_pair, mask_of, weighted_mean
+from .reduction import check_pair, position_weight, weighted_mean
 
 # The least length of a centred distribution, and the least deviation of a class over positions,
 # relative to its mean, since a class that is nowhere varies as well: at less than that the
@@ -26,7 +26,7 @@ def inter_class_correlation(
     teacher_logits: Tensor,
     tau: float = 1.0,
     valid: Tensor | None = None,
-    normalizer: Tensor | float | None = None,
+    avg_factor: Tensor | float | None = None,
 ) -> Tensor:
     """``tau^2 mean_valid (1 - rho_p)``, rho_p Pearson's correlation over the classes at p.
 
@@ -38,17 +38,17 @@ def inter_class_correlation(
         teacher_logits: (B, K, h, w), detached here.
         tau: Temperature.
         valid: Boolean (B, h, w).
-        normalizer: The divisor in place of the number of valid positions.
+        avg_factor: The divisor in place of the number of valid positions.
 
     Raises:
         ValueError: If shapes disagree.
     """
-    check_pair(student_logits, teacher_logits, valid)
+    check_pair(student_logits, teacher_logits)
     student, teacher = _distributions(student_logits, teacher_logits, tau)
     # Every distribution has the mean 1/K.
     mean = 1 / student.shape[1]
     correlation = F.cosine_similarity(student - mean, teacher - mean, dim=1, eps=EPS_INTER)
-    return tau**2 * weighted_mean(1 - correlation, mask_of(valid, student), normalizer)
+    return tau**2 * weighted_mean(1 - correlation, position_weight(student, valid), avg_factor)
 
 
 def intra_class_correlation(
@@ -56,7 +56,7 @@ def intra_class_correlation(
     teacher_logits: Tensor,
     tau: float = 1.0,
     valid: Tensor | None = None,
-    sum_over_ranks: Callable[[Tensor], Tensor] | None = None,
+    all_reduce: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """``tau^2 mean_k (1 - rho_k)``, rho_k Pearson's correlation over all valid positions.
 
@@ -69,18 +69,18 @@ def intra_class_correlation(
         teacher_logits: (B, K, h, w), detached here.
         tau: Temperature.
         valid: Boolean (B, h, w).
-        sum_over_ranks: Adds a tensor up over processes, with gradient.
+        all_reduce: Adds a tensor up over processes, with gradient.
 
     Raises:
         ValueError: If shapes disagree.
     """
-    check_pair(student_logits, teacher_logits, valid)
-    mask = mask_of(valid, student_logits)[:, None]
+    check_pair(student_logits, teacher_logits)
+    mask = position_weight(student_logits, valid)[:, None]
     maps = torch.stack(_distributions(student_logits, teacher_logits, tau))
 
     def total(values: Tensor) -> Tensor:
         summed = (values * mask).sum(dim=(-4, -2, -1))
-        return summed if sum_over_ranks is None else sum_over_ranks(summed)
+        return summed if all_reduce is None else all_reduce(summed)
 
     count = total(torch.ones_like(maps[0]))
     mean = (total(maps) / count.clamp(min=1))[:, None, :, None, None]
@@ -90,7 +90,7 @@ def intra_class_correlation(
     covariance, *variances = products / count.clamp(min=1)
     deviations = [variance.clamp(min=EPS_INTRA**2).sqrt() for variance in variances]
     distance = 1 - covariance / (deviations[0] * deviations[1])
-    return tau**2 * weighted_mean(distance, (count > 0).float(), None)
+    return tau**2 * weighted_mean(distance, (count > 0).float())
 
 
 def _distributions(student: Tensor, teacher: Tensor, tau: float) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .reduction import check_labels, weighted_mean
+from .reduction import check_labels
 
 
 def naive_target(logits: Sequence[Tensor], labels: Tensor, ignore_index: int = 255) -> Tensor:
@@ -29,14 +29,11 @@ def naive_target(logits: Sequence[Tensor], labels: Tensor, ignore_index: int = 2
         ValueError: If shapes disagree.
     """
     stacked = _stacked(logits, labels)
-    mask = (labels != ignore_index).float()
-    losses = []
-    for own in stacked:
-        cross_entropy = F.cross_entropy(own, labels, ignore_index=ignore_index, reduction='none')
-        losses.append(torch.stack([
-            weighted_mean(image, weight, None)
-            for image, weight in zip(cross_entropy, mask, strict=True)
-        ]))  # fmt: skip
+    # All networks are summed over the same pixels: no need to divide.
+    losses = [
+        F.cross_entropy(own, labels, ignore_index=ignore_index, reduction='none').sum(dim=(1, 2))
+        for own in stacked
+    ]
     best = torch.stack(losses).argmin(dim=0)
     return stacked[best, torch.arange(len(labels), device=labels.device)]
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .reduction import check_pair, mask_of, weighted_mean
+from .reduction import check_pair, position_weight, weighted_mean
 
 
 def feature_error(
     student: Tensor,
     teacher: Tensor,
     valid: Tensor | None = None,
-    normalizer: Tensor | float | None = None,
+    avg_factor: Tensor | float | None = None,
 ) -> Tensor:
     """``mean_valid 1/C sum_c (s_c - sg t_c)^2``: FitNet's hint, and what MGD's generator fits.
 
@@ -23,11 +23,11 @@ def feature_error(
         student: (B, C, h, w), projected or generated.
         teacher: (B, C, h, w), detached here.
         valid: Boolean (B, h, w).
-        normalizer: The divisor in place of the number of valid positions.
+        avg_factor: The divisor in place of the number of valid positions.
 
     Raises:
         ValueError: If shapes disagree.
     """
-    check_pair(student, teacher, valid)
+    check_pair(student, teacher)
     error = (student.float() - teacher.detach().float()).square().mean(dim=1)
-    return weighted_mean(error, mask_of(valid, student), normalizer)
+    return weighted_mean(error, position_weight(student, valid), avg_factor)

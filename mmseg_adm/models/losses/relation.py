@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .reduction import check_labels, check_positions, mask_of, weighted_mean
+from .reduction import check_labels, check_positions, position_weight, weighted_mean
 
 
 def pairwise_affinity(
@@ -14,7 +14,7 @@ def pairwise_affinity(
     teacher: Tensor,
     grid: tuple[int, int] = (2, 2),
     valid: Tensor | None = None,
-    normalizer: Tensor | float | None = None,
+    avg_factor: Tensor | float | None = None,
 ) -> Tensor:
     """``mean_{b,i,j} (a^s_ij - sg a^t_ij)^2`` of the affinities between pooled nodes (SKD).
 
@@ -29,20 +29,20 @@ def pairwise_affinity(
         grid: Rows and columns of nodes; the paper's 2x2 pools halves of the map.
         valid: Boolean (B, h, w); others are left out of the pooling, and a node without any
             valid position out of the mean.
-        normalizer: The divisor in place of the number of pairs of nodes.
+        avg_factor: The divisor in place of the number of pairs of nodes.
 
     Raises:
         ValueError: If shapes disagree.
     """
-    check_positions(student, teacher, valid)
+    check_positions(student, teacher)
     difference = affinity(student, grid, valid) - affinity(teacher.detach(), grid, valid)
     pairs = torch.ones_like(difference) if valid is None else node_pairs(valid, grid)
-    return weighted_mean(difference.square(), pairs, normalizer)
+    return weighted_mean(difference.square(), pairs, avg_factor)
 
 
 def affinity(maps: Tensor, grid: tuple[int, int], valid: Tensor | None = None) -> Tensor:
     """Cosines between the max-pooled nodes of (B, C, h, w): (B, N, N), N nodes in ``grid``."""
-    mask = mask_of(valid, maps)[:, None]
+    mask = position_weight(maps, valid)[:, None]
     lowest = torch.finfo(torch.float32).min
     nodes = F.adaptive_max_pool2d(maps.float().masked_fill(mask == 0, lowest), grid)
     nodes = nodes.masked_fill(F.adaptive_max_pool2d(mask, grid) == 0, 0).flatten(2)
@@ -65,8 +65,9 @@ def intra_class_variation(
     student: Tensor,
     teacher: Tensor,
     labels: Tensor,
+    num_classes: int,
     ignore_index: int = 255,
-    normalizer: Tensor | float | None = None,
+    avg_factor: Tensor | float | None = None,
 ) -> Tensor:
     """``mean_valid (M^s_p - sg M^t_p)^2``, M_p how similar p is to its class (IFVD).
 
@@ -78,36 +79,36 @@ def intra_class_variation(
         student: (B, Cs, h, w).
         teacher: (B, Ct, h, w), detached here; the widths may differ.
         labels: (B, h, w), int64, at the size of the maps.
+        num_classes: The labels that count are below it.
         ignore_index: Labels that do not count.
-        normalizer: The divisor in place of the number of valid positions.
+        avg_factor: The divisor in place of the number of valid positions.
 
     Raises:
         ValueError: If shapes disagree.
     """
     check_positions(student, teacher)
     check_labels(student, labels)
-    valid = labels != ignore_index
-    own = class_similarity(student, labels, ignore_index)
-    other = class_similarity(teacher.detach(), labels, ignore_index)
-    return weighted_mean((own - other).square(), valid.float(), normalizer)
+    own = class_similarity(student, labels, num_classes, ignore_index)
+    other = class_similarity(teacher.detach(), labels, num_classes, ignore_index)
+    weight = position_weight(student, labels != ignore_index)
+    return weighted_mean((own - other).square(), weight, avg_factor)
 
 
-def class_similarity(maps: Tensor, labels: Tensor, ignore_index: int = 255) -> Tensor:
+def class_similarity(
+    maps: Tensor, labels: Tensor, num_classes: int, ignore_index: int = 255
+) -> Tensor:
     """``M_p``: the cosine of a position and the mean of its class in its image, (B, h, w).
 
-    Zero where nothing is labelled.
+    Zero where nothing is labelled. Arguments as for :func:`intra_class_variation`.
     """
-    batch, channels = maps.shape[:2]
-    valid = (labels != ignore_index).flatten(1)
-    # Class k of image b has slot b * classes + k; what is ignored lends to class 0 with weight 0.
-    classes = labels.flatten(1).masked_fill(~valid, 0)
-    slots = int(classes.max()) + 1
-    index = classes + slots * torch.arange(batch, device=maps.device)[:, None]
-    features = maps.float().flatten(2).transpose(1, 2)
-    weight = valid.float()
-    total = features.new_zeros(batch * slots, channels)
-    total = total.index_add(0, index.flatten(), (features * weight[..., None]).flatten(0, 1))
-    count = weight.new_zeros(batch * slots).index_add(0, index.flatten(), weight.flatten())
-    means = (total / count.clamp(min=1)[:, None])[index]
-    cosine = F.cosine_similarity(features, means, dim=2, eps=1e-4) * weight
-    return cosine.unflatten(1, maps.shape[-2:])
+    features = maps.float().flatten(2)
+    valid = labels != ignore_index
+    # What is ignored has a class of its own.
+    index = labels.masked_fill(~valid, num_classes).flatten(1)[:, None].expand_as(features)
+    slots = features.new_zeros(*features.shape[:2], num_classes + 1)
+    total = slots.scatter_add(2, index, features)
+    count = slots[:, :1].scatter_add(2, index[:, :1], torch.ones_like(features[:, :1]))
+    means = (total / count.clamp(min=1)).gather(2, index)
+    # At a dead position the gradient is 1 / eps.
+    cosine = F.cosine_similarity(features, means, dim=1, eps=1e-4)
+    return cosine.unflatten(1, maps.shape[-2:]) * valid

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .reduction import check_pair, mask_of, weighted_mean
+from .reduction import check_pair, position_weight, weighted_mean
 
-CONTRASTS = ('centre', 'standardise', 'rank')
+CONTRASTS = ('center', 'standardize', 'rank')
 
 
 def similarity_map(student: Tensor, teacher: Tensor) -> Tensor:
@@ -40,8 +40,8 @@ def consensus_weight(
     with mean m and standard deviation s over its valid positions:
 
     ===============  =========================================
-    ``centre``       ``clip(1/2 + S_p - m, 0, 1)``
-    ``standardise``  ``clip(1/2 + (S_p - m) / (4 s), 0, 1)``
+    ``center``       ``clip(1/2 + S_p - m, 0, 1)``
+    ``standardize``  ``clip(1/2 + (S_p - m) / (4 s), 0, 1)``
     ``rank``         the share of positions that are less alike, equal ones counted half
     ===============  =========================================
 
@@ -57,31 +57,23 @@ def consensus_weight(
     if contrast is None:
         # Rounding lifts the cosine of equal vectors above 1, and 1 - c below 0.
         return similarity.clamp(0, 1)
-    if valid is None:
-        valid = torch.ones_like(similarity, dtype=torch.bool)
-    if valid.dtype != torch.bool or valid.shape != similarity.shape:
-        raise ValueError(
-            f'valid must be a boolean mask of shape {tuple(similarity.shape)}, got {valid.dtype} '
-            f'of shape {tuple(valid.shape)}'
-        )
-    if contrast == 'rank':
-        return _rank(similarity, valid)
     if contrast not in CONTRASTS:
         raise ValueError(f'contrast must be one of {CONTRASTS} or None, got {contrast!r}')
-    count = valid.sum(dim=(1, 2), keepdim=True).clamp(min=1)
-    mean = (similarity * valid).sum(dim=(1, 2), keepdim=True) / count
-    offset = similarity - mean
-    if contrast == 'standardise':
-        variance = (offset.square() * valid).sum(dim=(1, 2), keepdim=True) / count
+    mask = position_weight(similarity[:, None], valid)
+    if contrast == 'rank':
+        return _rank(similarity, mask)
+    count = mask.sum(dim=(1, 2), keepdim=True).clamp(min=1)
+    offset = similarity - (similarity * mask).sum(dim=(1, 2), keepdim=True) / count
+    if contrast == 'standardize':
+        variance = (offset.square() * mask).sum(dim=(1, 2), keepdim=True) / count
         # A map that is constant up to rounding stays at one half.
         offset = offset / (4 * variance.sqrt()).clamp(min=1e-3)
     return (0.5 + offset).clamp(0, 1)
 
 
-def _rank(similarity: Tensor, valid: Tensor) -> Tensor:
-    values = similarity.flatten(1)
-    mask = valid.flatten(1)
-    ordered = values.masked_fill(~mask, torch.inf).sort(dim=1).values
+def _rank(similarity: Tensor, mask: Tensor) -> Tensor:
+    values, mask = similarity.flatten(1), mask.flatten(1)
+    ordered = values.masked_fill(mask == 0, torch.inf).sort(dim=1).values
     below = torch.searchsorted(ordered, values)
     not_above = torch.searchsorted(ordered, values, right=True)
     count = mask.sum(dim=1, keepdim=True).clamp(min=1)
@@ -110,37 +102,11 @@ def shuffled(weight: Tensor, valid: Tensor) -> Tensor:
     return flat.scatter(1, places, flat.gather(1, drawn)).view_as(weight)
 
 
-def alignment_loss(
-    similarity: Tensor, weight: Tensor, normalizer: Tensor | float | None = None
-) -> Tensor:
-    """``sum_p w_p (1 - S_p) / sum_p w_p``: :func:`consensus_alignment` on a map that exists.
-
-    Args:
-        similarity: (B, h, w); whoever is in its graph is pulled.
-        weight: (B, h, w), zero where a position does not count, detached here.
-        normalizer: The divisor in place of the sum of the weights.
-
-    Raises:
-        ValueError: If shapes disagree.
-    """
-    return weighted_mean(1 - similarity.float(), weight.detach().float(), normalizer)
-
-
-def repulsion_loss(
-    similarity: Tensor, weight: Tensor, normalizer: Tensor | float | None = None
-) -> Tensor:
-    """``sum_p w_p S_p / sum_p w_p``: :func:`divergence_repulsion` on a map that exists.
-
-    Arguments as for :func:`alignment_loss`; whoever is in the map's graph is pushed away.
-    """
-    return weighted_mean(similarity.float(), weight.detach().float(), normalizer)
-
-
 def consensus_alignment(
     student: Tensor,
     teacher: Tensor,
     valid: Tensor | None = None,
-    normalizer: Tensor | float | None = None,
+    avg_factor: Tensor | float | None = None,
 ) -> Tensor:
     """Pull the student to the teacher, the more so where they agree already.
 
@@ -151,22 +117,21 @@ def consensus_alignment(
         student: (B, C, h, w).
         teacher: (B, C, h, w), detached here.
         valid: Boolean (B, h, w); the other positions do not count.
-        normalizer: The divisor in place of ``sum_valid c_p``.
+        avg_factor: The divisor in place of ``sum_valid c_p``.
 
     Raises:
         ValueError: If shapes disagree.
     """
-    check_pair(student, teacher, valid)
     similarity = similarity_map(student, teacher.detach())
-    weight = consensus_weight(similarity) * mask_of(valid, student)
-    return alignment_loss(similarity, weight, normalizer)
+    weight = position_weight(student, valid, consensus_weight(similarity))
+    return weighted_mean(1 - similarity, weight, avg_factor)
 
 
 def divergence_repulsion(
     student: Tensor,
     teacher: Tensor,
     valid: Tensor | None = None,
-    normalizer: Tensor | float | None = None,
+    avg_factor: Tensor | float | None = None,
 ) -> Tensor:
     """Push the teacher away from the student, the more so where they differ already.
 
@@ -178,22 +143,21 @@ def divergence_repulsion(
         student: (B, C, h, w), detached here.
         teacher: (B, C, h, w).
         valid: Boolean (B, h, w); the other positions do not count.
-        normalizer: The divisor in place of ``sum_valid d_p``.
+        avg_factor: The divisor in place of ``sum_valid d_p``.
 
     Raises:
         ValueError: If shapes disagree.
     """
-    check_pair(student, teacher, valid)
     similarity = similarity_map(student.detach(), teacher)
-    weight = divergence_weight(similarity) * mask_of(valid, student)
-    return repulsion_loss(similarity, weight, normalizer)
+    weight = position_weight(student, valid, divergence_weight(similarity))
+    return weighted_mean(similarity, weight, avg_factor)
 
 
 def cosine_distance(
     student: Tensor,
     teacher: Tensor,
     valid: Tensor | None = None,
-    normalizer: Tensor | float | None = None,
+    avg_factor: Tensor | float | None = None,
 ) -> Tensor:
     """``mean_valid (1 - cos(fs_p, sg ft_p))``: the unweighted pull that fits a projection.
 
@@ -202,12 +166,11 @@ def cosine_distance(
     Raises:
         ValueError: If shapes disagree.
     """
-    check_pair(student, teacher, valid)
     similarity = similarity_map(student, teacher.detach())
-    return alignment_loss(similarity, mask_of(valid, student), normalizer)
+    return weighted_mean(1 - similarity, position_weight(student, valid), avg_factor)
 
 
-def centre_over_classes(logits: Tensor) -> Tensor:
+def center_over_classes(logits: Tensor) -> Tensor:
     """Logits (B, K, h, w) minus their mean over classes, in float32.
 
     Softmax ignores a constant per pixel and the cosine does not: centring makes both

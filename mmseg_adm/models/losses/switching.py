@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .reduction import check_labels, check_pair, mask_of, weighted_mean
+from .reduction import check_labels, check_pair, position_weight, weighted_mean
 
 
 def distribution_distance(
@@ -17,7 +17,7 @@ def distribution_distance(
     second_logits: Tensor,
     tau: float = 1.0,
     valid: Tensor | None = None,
-    normalizer: Tensor | float | None = None,
+    avg_factor: Tensor | float | None = None,
 ) -> Tensor:
     """``g = mean_valid |softmax(z1/tau) - softmax(z2/tau)|_1``, in [0, 2]: the gap. No gradient.
 
@@ -26,16 +26,17 @@ def distribution_distance(
         second_logits: (B, K, h, w).
         tau: Temperature.
         valid: Boolean (B, h, w).
-        normalizer: The divisor in place of the number of valid positions.
+        avg_factor: The divisor in place of the number of valid positions.
 
     Raises:
         ValueError: If shapes disagree.
     """
-    check_pair(first_logits, second_logits, valid)
+    check_pair(first_logits, second_logits)
     first, second = (
         F.softmax(logits.detach().float() / tau, dim=1) for logits in (first_logits, second_logits)
     )
-    return weighted_mean((first - second).abs().sum(dim=1), mask_of(valid, first), normalizer)
+    distance = (first - second).abs().sum(dim=1)
+    return weighted_mean(distance, position_weight(first, valid), avg_factor)
 
 
 def label_distance(
@@ -43,7 +44,7 @@ def label_distance(
     labels: Tensor,
     tau: float = 1.0,
     ignore_index: int = 255,
-    normalizer: Tensor | float | None = None,
+    avg_factor: Tensor | float | None = None,
 ) -> Tensor:
     """``mean_valid |softmax(z/tau) - onehot(y)|_1 = mean_valid 2 (1 - p_y)``, in [0, 2].
 
@@ -54,7 +55,7 @@ def label_distance(
         labels: (B, h, w), int64, at the size of the logits.
         tau: Temperature.
         ignore_index: Labels that do not count.
-        normalizer: The divisor in place of the number of labelled positions.
+        avg_factor: The divisor in place of the number of labelled positions.
 
     Raises:
         ValueError: If shapes disagree.
@@ -63,7 +64,7 @@ def label_distance(
     valid = labels != ignore_index
     probability = F.softmax(logits.detach().float() / tau, dim=1)
     true = probability.gather(1, labels.masked_fill(~valid, 0)[:, None])[:, 0]
-    return weighted_mean(2 * (1 - true), valid.float(), normalizer)
+    return weighted_mean(2 * (1 - true), valid.float(), avg_factor)
 
 
 def switching_threshold(student_distance: Tensor, teacher_distance: Tensor) -> Tensor:

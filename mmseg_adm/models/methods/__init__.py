@@ -15,6 +15,7 @@ from .mgd import MGD
 from .skd import SKD
 from .sokd import SOKD
 from .switokd import SwitOKD
+from .teacher_student import TeacherStudentMethod
 
 __all__ = [
     'ADM',
@@ -32,4 +33,5 @@ __all__ = [
     'DistillationMethod',
     'FitNet',
     'SwitOKD',
+    'TeacherStudentMethod',
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,24 +12,24 @@ from mmseg_adm.registry import MODELS
 
 from ..adapters import Projection, match_width
 from ..losses import (
-    alignment_loss,
-    centre_over_classes,
+    center_over_classes,
     channel_wise_divergence,
     consensus_weight,
     cosine_distance,
-    labelled_weight,
-    repulsion_loss,
     shuffled,
     similarity_map,
-    weighted_pixel_kl,
+    weighted_mean,
 )
 from ..losses.similarity import CONTRASTS
+from ..own_cross_entropy import OwnCrossEntropy
 from ..step import DistillationStep
-from ..taps import channels_at, cross_entropy_of
+from ..taps import channels_at
 from .base import DistillationMethod, non_negative, one_of
 
 CONSENSUS = ('alignment', 'modulation', 'imitation', 'channelwise', 'reweighting', None)
 DIVERGENCE = ('weighting', 'modulation', 'repulsion', 'reweighting', None)
+# Those that weigh the pixels of a member's own cross entropy.
+OWN_CROSS_ENTROPY = ('modulation', 'weighting', 'reweighting')
 CONTROLS = ('ones', 'shuffled', None)
 
 
@@ -75,14 +75,15 @@ class ADM(DistillationMethod):
     \\              ``reweighting``  ``CE(zt, y; d) - CE(zt, y)``
     ==============  ===============  =========================================================
 
-    with ``CE(z, y; w) = sum w_p k_p CE_p / sum w_p k_p``, k_p the weight that the member's own
-    cross entropy gives to the class y_p, and ``pi_k(z; w)_p = w_p exp(z_kp) / sum w exp(z_k)``
-    where channel k responds: with all weights one it is CWD (arXiv 2011.13256) from a teacher
-    in training. ``reweighting`` adds no cross entropy: together with
-    the member's own, of weight one, it is that one with weights ``1 - a + a w_p / mean(w)``, a
-    being the term's weight (for that it is scaled by the labelled share where the own one
-    divides by all pixels); it can be negative. ``None`` leaves a side out; with a frozen
-    teacher there is no divergence to learn.
+    with ``CE(z, y; w) = sum w_p q_p CE_p / sum w_p q_p``, q_p what the member's own cross
+    entropy gives to the pixel (the weight of its class; zero where its sampler leaves it out),
+    and ``pi_k(z; w)_p = w_p exp(z_kp) / sum w exp(z_k)`` where channel k responds: with all
+    weights one it is CWD (arXiv 2011.13256) from a teacher in training. ``reweighting`` adds no
+    cross entropy: together with the member's own, of weight one, it is that one with weights
+    ``1 - a + a w_p / mean(w)``, a being the term's weight (for that it is scaled by
+    ``sum q_p`` over what the own one divides by); it can be negative. ``None`` leaves a side
+    out; with a frozen teacher there is no divergence to learn. ``modulation``, ``weighting``
+    and ``reweighting`` need a softmax cross entropy in the member's decode head.
 
     Args:
         student: The member that learns from consensus.
@@ -104,8 +105,6 @@ class ADM(DistillationMethod):
         divergence_weight: Factor of the divergence term.
     """
 
-    student_class_weight: Tensor | None
-    teacher_class_weight: Tensor | None
     frozen_advice = 'With a frozen teacher there is consensus alone: set divergence=None'
 
     def __init__(
@@ -149,7 +148,7 @@ class ADM(DistillationMethod):
                     'at most 1'
                 )
         self.projection: Projection | None = None
-        self.over_all_pixels: dict[str, bool] = {}
+        self.cross_entropies: Any = nn.ModuleDict()  # of OwnCrossEntropy, by member
 
     def reads(self) -> dict[str, tuple[str, ...]]:
         points: dict[str, set[str]] = {name: {self.at} for name in self._compared_members()}
@@ -182,12 +181,10 @@ class ADM(DistillationMethod):
                     "at='features' the target must be as wide as the teacher"
                 )
             self.projection = match_width(width, others[0])
-        sides = {self.student: 'student', self.teacher: 'teacher'}
-        for name in self.updates():
-            settings = cross_entropy_of(networks[name])
-            weight = settings.class_weight if self.class_weight else None
-            self.register_buffer(f'{sides[name]}_class_weight', weight, persistent=False)
-            self.over_all_pixels[name] = settings.over_all_pixels
+        if self.consensus in OWN_CROSS_ENTROPY:
+            self._set_cross_entropy('consensus', self.student, networks)
+        if self.divergence in OWN_CROSS_ENTROPY:
+            self._set_cross_entropy('divergence', self.teacher, networks)
 
     def forward(self, step: DistillationStep) -> dict[str, Tensor]:
         compared = {name: self._compare(step, name) for name in self._compared_members()[1:]}
@@ -212,6 +209,18 @@ class ADM(DistillationMethod):
             'divergence weight': compared[-1].divergence,
         }
 
+    def _set_cross_entropy(self, side: str, member: str, networks: Mapping[str, nn.Module]) -> None:
+        try:
+            own = OwnCrossEntropy(member, networks[member], self.class_weight)
+        except ValueError as error:
+            readings = CONSENSUS if side == 'consensus' else DIVERGENCE
+            others = [reading for reading in readings if reading not in OWN_CROSS_ENTROPY]
+            raise ValueError(
+                f'{side}={getattr(self, side)!r}: {error}, or set {side} to one of '
+                f'{", ".join(map(repr, others))}'
+            ) from None
+        self.cross_entropies[member] = own
+
     def _compared_members(self) -> tuple[str, ...]:
         """The student, and whom it is compared with: for consensus, for divergence."""
         target = (self.target,) if self.consensus else ()
@@ -222,7 +231,7 @@ class ADM(DistillationMethod):
         """The projection learns nothing here."""
         student, other = (step.read(each, self.at) for each in (self.student, name))
         if self.at == 'logits':
-            student, other = centre_over_classes(student), centre_over_classes(other)
+            student, other = center_over_classes(student), center_over_classes(other)
         elif self.projection is not None:
             student = self.projection.held_fixed(student)
         student = step.match_size(student, like=other)
@@ -256,8 +265,9 @@ class ADM(DistillationMethod):
             return self._channelwise(step, compared.consensus)
         weight = compared.consensus * compared.valid
         if self.consensus == 'imitation':
-            return self._imitation(step, weight)
-        return alignment_loss(compared.similarity, weight, step.over_ranks(weight.sum()))
+            student, target = (step.read(name, 'logits') for name in (self.student, self.target))
+            return step.imitate(student, target, weight=weight)
+        return weighted_mean(1 - compared.similarity, weight, step.reduce_mean(weight.sum()))
 
     def _divergence(self, step: DistillationStep, compared: Comparison) -> Tensor:
         weight = compared.divergence
@@ -267,45 +277,28 @@ class ADM(DistillationMethod):
             return self._reweighted(step, self.teacher, weight)
         if self.divergence == 'weighting':
             logits = step.read(self.teacher, 'logits')
-            return step.cross_entropy(logits, weight, self._class_weight(self.teacher))
+            return self.cross_entropies[self.teacher].weighted(step, logits, weight)
         # The same values once more, with gradient to the teacher in place of the student.
         similarity = similarity_map(compared.student.detach(), compared.other)
         weight = weight * compared.valid
-        return repulsion_loss(similarity, weight, step.over_ranks(weight.sum()))
+        return weighted_mean(similarity, weight, step.reduce_mean(weight.sum()))
 
     def _modulated(self, step: DistillationStep, member: str, weight: Tensor) -> Tensor:
         """Cross entropy of the member's classifier on its features scaled by ``weight``."""
         features = step.read(member, 'features')
         scale = step.match_size(weight[:, None], like=features).to(features.dtype)
         logits = step.classify(member, scale * features)
-        return step.cross_entropy(logits, class_weight=self._class_weight(member))
+        return self.cross_entropies[member].weighted(step, logits)
 
     def _reweighted(self, step: DistillationStep, member: str, weight: Tensor) -> Tensor:
-        logits, class_weight = step.read(member, 'logits'), self._class_weight(member)
-        weighted = step.cross_entropy(logits, weight, class_weight)
-        difference = weighted - step.cross_entropy(logits, class_weight=class_weight)
-        if not self.over_all_pixels[member]:
-            return difference
-        everywhere = torch.ones_like(step.labels, dtype=torch.float32)
-        labelled = labelled_weight(everywhere, step.labels, step.ignore_index, class_weight)
-        return difference * step.over_ranks(labelled.sum()) / step.labels.numel()
-
-    def _imitation(self, step: DistillationStep, weight: Tensor) -> Tensor:
-        student, target = self._logits_of_both(step)
-        weight = step.match_size(weight[:, None], like=student)[:, 0] * step.valid(student)
-        return weighted_pixel_kl(student, target, weight, normalizer=step.over_ranks(weight.sum()))
+        logits = step.read(member, 'logits')
+        return self.cross_entropies[member].reweighted(step, logits, weight)
 
     def _channelwise(self, step: DistillationStep, weight: Tensor) -> Tensor:
-        student, target = self._logits_of_both(step)
+        student = step.read(self.student, 'logits')
+        target = step.match_size(step.read(self.target, 'logits'), like=student)
         weight = step.match_size(weight[:, None], like=student)[:, 0]
         return channel_wise_divergence(student, target, valid=step.valid(student), weight=weight)
-
-    def _logits_of_both(self, step: DistillationStep) -> tuple[Tensor, Tensor]:
-        student, target = (step.read(name, 'logits') for name in (self.student, self.target))
-        return student, step.match_size(target, like=student)
-
-    def _class_weight(self, member: str) -> Tensor | None:
-        return self.student_class_weight if member == self.student else self.teacher_class_weight
 
     @staticmethod
     def _spread(compared: Comparison) -> dict[str, Tensor]:

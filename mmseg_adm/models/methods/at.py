@@ -8,11 +8,11 @@ from mmseg_adm.registry import MODELS
 
 from ..losses import attention_transfer
 from ..step import DistillationStep
-from .base import DistillationMethod, non_negative, point
+from .teacher_student import TeacherStudentMethod
 
 
 @MODELS.register_module()
-class AT(DistillationMethod):
+class AT(TeacherStudentMethod):
     """The student looks where the teacher looks (equation 2, activation-based).
 
     ``weight / B * sum_b |a(s_b) - sg a(t_b)|^2``, a the mean over channels of the squared map,
@@ -26,27 +26,6 @@ class AT(DistillationMethod):
         weight: Factor of the loss.
     """
 
-    def __init__(
-        self,
-        student: str = 'student',
-        teacher: str = 'teacher',
-        at: str = 'features',
-        weight: float = 1.0,
-    ) -> None:
-        super().__init__()
-        self.student = student
-        self.teacher = teacher
-        self.at = point('at', at)
-        self.weight = non_negative('weight', weight)
-
-    def reads(self) -> dict[str, tuple[str, ...]]:
-        return {self.student: (self.at,), self.teacher: (self.at,)}
-
-    def updates(self) -> tuple[str, ...]:
-        return (self.student,)
-
-    def forward(self, step: DistillationStep) -> dict[str, Tensor]:
-        student = step.read(self.student, self.at)
-        teacher = step.match_size(step.read(self.teacher, self.at), like=student)
+    def losses(self, step: DistillationStep, student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
         loss = attention_transfer(student, teacher, step.valid(student))
         return {'loss_attention': self.weight * loss}

@@ -69,23 +69,12 @@ def positive(option: str, value: float) -> float:
     return float(value)
 
 
-def several(option: str, names: Sequence[str]) -> tuple[str, ...]:
-    """``names`` as a tuple, or a ``ValueError`` unless they are two or more different ones."""
-    if not _are_different(names) or len(names) < 2:
-        raise ValueError(f'{option} must be two or more different ones, got {names!r}')
-    return tuple(names)
-
-
-def different(option: str, names: Sequence[str]) -> tuple[str, ...]:
-    """``names`` as a tuple, or a ``ValueError`` unless they are a list of different texts."""
-    if not _are_different(names):
-        raise ValueError(f'{option} must be a list of different names, got {names!r}')
-    return tuple(names)
-
-
-def _are_different(names: object) -> bool:
+def several(option: str, names: Sequence[str], at_least: int = 2) -> tuple[str, ...]:
+    """``names`` as a tuple, or a ``ValueError`` unless they are so many different texts."""
     texts = isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names)
-    return texts and len(set(names)) == len(names)  # type: ignore[call-overload, arg-type]
+    if not texts or len(set(names)) < max(len(names), at_least):
+        raise ValueError(f'{option} must be {at_least} or more different names, got {names!r}')
+    return tuple(names)
 
 
 def point(option: str, value: str) -> str:

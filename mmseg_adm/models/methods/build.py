@@ -14,7 +14,7 @@ from ..taps import NAMED_POINTS, map_shapes
 from .base import DistillationMethod
 
 FROZEN = 'frozen'
-AVERAGE = 'a moving average'
+EMA_TEACHER = 'an EMA teacher'
 
 
 def build_method(

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmseg_adm.registry import MODELS
 
-from ..adapters import Projection, match_width
 from ..losses import channel_wise_divergence
 from ..step import DistillationStep
-from ..taps import channels_at
-from .base import DistillationMethod, non_negative, point, positive
+from .base import positive
+from .teacher_student import TeacherStudentMethod
 
 
 @MODELS.register_module()
-class CWD(DistillationMethod):
+class CWD(TeacherStudentMethod):
     """Each channel of the student responds where the teacher's does (equation 4).
 
     ``weight * tau^2 / (B*K) * sum KL(softmax_p(sg t / tau) || softmax_p(s / tau))``, softmax
@@ -32,6 +29,8 @@ class CWD(DistillationMethod):
         weight: Factor of the loss.
     """
 
+    projects = True
+
     def __init__(
         self,
         student: str = 'student',
@@ -40,28 +39,9 @@ class CWD(DistillationMethod):
         tau: float = 1.0,
         weight: float = 5.0,
     ) -> None:
-        super().__init__()
-        self.student = student
-        self.teacher = teacher
-        self.at = point('at', at)
+        super().__init__(student, teacher, at, weight)
         self.tau = positive('tau', tau)
-        self.weight = non_negative('weight', weight)
-        self.projection: Projection | None = None
 
-    def reads(self) -> dict[str, tuple[str, ...]]:
-        return {self.student: (self.at,), self.teacher: (self.at,)}
-
-    def updates(self) -> tuple[str, ...]:
-        return (self.student,)
-
-    def setup(self, networks: Mapping[str, nn.Module]) -> None:
-        widths = [channels_at(networks[name], self.at) for name in (self.student, self.teacher)]
-        self.projection = match_width(*widths)
-
-    def forward(self, step: DistillationStep) -> dict[str, Tensor]:
-        student, teacher = (step.read(name, self.at) for name in (self.student, self.teacher))
-        if self.projection is not None:
-            student = self.projection(student)
-        teacher = step.match_size(teacher, like=student)
+    def losses(self, step: DistillationStep, student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
         loss = channel_wise_divergence(student, teacher, self.tau, step.valid(student))
         return {'loss_cwd': self.weight * loss}

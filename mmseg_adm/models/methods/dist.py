@@ -8,11 +8,12 @@ from mmseg_adm.registry import MODELS
 
 from ..losses import inter_class_correlation, intra_class_correlation
 from ..step import DistillationStep
-from .base import DistillationMethod, non_negative, positive
+from .base import non_negative, positive
+from .teacher_student import TeacherStudentMethod
 
 
 @MODELS.register_module()
-class DIST(DistillationMethod):
+class DIST(TeacherStudentMethod):
     """The student's predictions correlate with the teacher's, instead of being equal.
 
     ``inter_weight * tau^2 (1 - rho over classes, mean over pixels) + intra_weight * tau^2
@@ -35,25 +36,15 @@ class DIST(DistillationMethod):
         inter_weight: float = 1.0,
         intra_weight: float = 1.0,
     ) -> None:
-        super().__init__()
-        self.student = student
-        self.teacher = teacher
+        super().__init__(student, teacher, 'logits')
         self.tau = positive('tau', tau)
         self.inter_weight = non_negative('inter_weight', inter_weight)
         self.intra_weight = non_negative('intra_weight', intra_weight)
 
-    def reads(self) -> dict[str, tuple[str, ...]]:
-        return {self.student: ('logits',), self.teacher: ('logits',)}
-
-    def updates(self) -> tuple[str, ...]:
-        return (self.student,)
-
-    def forward(self, step: DistillationStep) -> dict[str, Tensor]:
-        student = step.read(self.student, 'logits')
-        teacher = step.match_size(step.read(self.teacher, 'logits'), like=student)
+    def losses(self, step: DistillationStep, student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
         valid, count = step.valid(student), step.valid_count(student)
         inter = inter_class_correlation(student, teacher, self.tau, valid, count)
-        intra = intra_class_correlation(student, teacher, self.tau, valid, step.sum_over_ranks)
+        intra = intra_class_correlation(student, teacher, self.tau, valid, step.all_reduce)
         return {
             'loss_inter': self.inter_weight * inter,
             'loss_intra': self.intra_weight * intra,

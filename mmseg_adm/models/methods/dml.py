@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from mmseg_adm.registry import MODELS
@@ -51,5 +52,4 @@ class DML(DistillationMethod):
     def _learn(self, step: DistillationStep, learner: str) -> Tensor:
         logits = step.read(learner, 'logits')
         peers = [step.read(name, 'logits') for name in self.members if name != learner]
-        divergences = [step.imitate(logits, target, self.tau) for target in peers]
-        return sum(divergences[1:], divergences[0]) / len(peers)
+        return torch.stack([step.imitate(logits, target, self.tau) for target in peers]).mean()

@@ -10,16 +10,10 @@ from torch import Tensor, nn
 
 from mmseg_adm.registry import MODELS
 
-from ..losses import (
-    attention_transfer,
-    diversity,
-    flattened,
-    shifted_attention,
-    unit_distance,
-)
+from ..losses import attention_transfer, diversity, flattened, shifted_attention, unit_distance
 from ..step import DistillationStep
 from ..taps import map_shapes
-from .base import DistillationMethod, different, non_negative, positive, several
+from .base import DistillationMethod, non_negative, positive, several
 
 # Positions of each level's map in the paper's CIFAR setting: its weights refer to means over
 # them. The features, then the stages from the deepest to the shallowest.
@@ -70,8 +64,8 @@ class FFSD(DistillationMethod):
         self.members = several('members', members)
         if leader in self.members:
             raise ValueError(f"leader='{leader}' is one of the members: name a network of its own")
-        self.stages = different('stages', stages)
-        if not 0 < len(self.stages) < len(REFERENCE):
+        self.stages = several('stages', stages, at_least=1)
+        if len(self.stages) >= len(REFERENCE):
             raise ValueError(f'stages must name 1 to {len(REFERENCE) - 1} modules, got {stages!r}')
         self.tau = positive('tau', tau)
         self.diversity_weight = non_negative('diversity_weight', diversity_weight)
@@ -121,7 +115,7 @@ class FFSD(DistillationMethod):
         for name in self.members:
             others = [step.read(other, 'logits') for other in self.members if other != name]
             pulls = [step.imitate(step.read(name, 'logits'), other, self.tau) for other in others]
-            losses[f'loss_{name}'] = sum(pulls[1:], pulls[0]) / len(pulls)
+            losses[f'loss_{name}'] = torch.stack(pulls).mean()
         losses['loss_diversity'] = self.diversity_weight * self._diversify(step)
         losses['loss_self_distillation'] = (
             self.self_distillation_weight * self._fit_self_distillation(step)
@@ -149,7 +143,7 @@ class FFSD(DistillationMethod):
             with torch.no_grad():
                 maps = self.self_distillation[name](shifted)
             terms += self._stage_attention(step, name, maps)
-        return sum(terms[1:], terms[0])
+        return torch.stack(terms).sum()
 
     def _fit_self_distillation(self, step: DistillationStep) -> Tensor:
         """Each module makes its own network's stages out of its features; the network waits."""
@@ -162,7 +156,7 @@ class FFSD(DistillationMethod):
                 whole = unit_distance(flattened(level, valid), flattened(own, valid))
                 terms.append(whole / (reference * own.shape[1]))
                 terms.append(attention_transfer(level, own, valid) / reference)
-        return sum(terms[1:], terms[0])
+        return torch.stack(terms).sum()
 
     def _attend(self, step: DistillationStep, fused: Tensor, peers: Sequence[Tensor]) -> Tensor:
         """The leader looks where the fusion does, on all levels."""
@@ -176,7 +170,7 @@ class FFSD(DistillationMethod):
             attention_transfer(expanded, joined, valid) / REFERENCE[0],
             *self._stage_attention(step, self.leader, maps),
         ]
-        return sum(terms[1:], terms[0])
+        return torch.stack(terms).sum()
 
     def _stage_attention(
         self, step: DistillationStep, name: str, targets: Sequence[Tensor]

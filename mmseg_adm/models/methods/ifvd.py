@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
 
 from mmseg_adm.registry import MODELS
 
 from ..losses import intra_class_variation
 from ..step import DistillationStep
-from .base import DistillationMethod, non_negative, point
+from ..taps import decode_head_of
+from .teacher_student import TeacherStudentMethod
 
 
 @MODELS.register_module()
-class IFVD(DistillationMethod):
+class IFVD(TeacherStudentMethod):
     """Each position is as similar to the mean of its class as it is in the teacher.
 
     ``weight * mean_valid (M^s_p - sg M^t_p)^2``, M_p the cosine of the features at p and their
@@ -25,6 +29,8 @@ class IFVD(DistillationMethod):
         weight: Factor of the loss.
     """
 
+    num_classes: int
+
     def __init__(
         self,
         student: str = 'student',
@@ -32,21 +38,19 @@ class IFVD(DistillationMethod):
         at: str = 'features',
         weight: float = 50.0,
     ) -> None:
-        super().__init__()
-        self.student = student
-        self.teacher = teacher
-        self.at = point('at', at)
-        self.weight = non_negative('weight', weight)
+        super().__init__(student, teacher, at, weight)
 
-    def reads(self) -> dict[str, tuple[str, ...]]:
-        return {self.student: (self.at,), self.teacher: (self.at,)}
+    def setup(self, networks: Mapping[str, nn.Module]) -> None:
+        head: Any = decode_head_of(networks[self.student])
+        self.num_classes = head.num_classes
 
-    def updates(self) -> tuple[str, ...]:
-        return (self.student,)
-
-    def forward(self, step: DistillationStep) -> dict[str, Tensor]:
-        student = step.read(self.student, self.at)
-        teacher = step.match_size(step.read(self.teacher, self.at), like=student)
-        labels, count = step.labels_like(student), step.valid_count(student)
-        loss = intra_class_variation(student, teacher, labels, step.ignore_index, count)
+    def losses(self, step: DistillationStep, student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
+        loss = intra_class_variation(
+            student,
+            teacher,
+            step.labels_like(student),
+            self.num_classes,
+            step.ignore_index,
+            step.valid_count(student),
+        )
         return {'loss_variation': self.weight * loss}

@@ -7,11 +7,12 @@ from torch import Tensor
 from mmseg_adm.registry import MODELS
 
 from ..step import DistillationStep
-from .base import DistillationMethod, non_negative, positive
+from .base import positive
+from .teacher_student import TeacherStudentMethod
 
 
 @MODELS.register_module()
-class KD(DistillationMethod):
+class KD(TeacherStudentMethod):
     """The student matches the teacher's class distribution at every labelled pixel.
 
     ``weight * tau^2 * mean_valid KL(softmax(sg zt / tau) || softmax(zs / tau))``.
@@ -30,18 +31,8 @@ class KD(DistillationMethod):
         tau: float = 1.0,
         weight: float = 1.0,
     ) -> None:
-        super().__init__()
-        self.student = student
-        self.teacher = teacher
+        super().__init__(student, teacher, 'logits', weight)
         self.tau = positive('tau', tau)
-        self.weight = non_negative('weight', weight)
 
-    def reads(self) -> dict[str, tuple[str, ...]]:
-        return {self.student: ('logits',), self.teacher: ('logits',)}
-
-    def updates(self) -> tuple[str, ...]:
-        return (self.student,)
-
-    def forward(self, step: DistillationStep) -> dict[str, Tensor]:
-        student, teacher = (step.read(name, 'logits') for name in (self.student, self.teacher))
+    def losses(self, step: DistillationStep, student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
         return {'loss_kl': self.weight * step.imitate(student, teacher, self.tau)}

@@ -9,15 +9,15 @@ from torch import Tensor, nn
 
 from mmseg_adm.registry import MODELS
 
-from ..adapters import Projection, match_width
 from ..losses import feature_error
 from ..step import DistillationStep
 from ..taps import channels_at
-from .base import DistillationMethod, non_negative, point
+from .base import non_negative
+from .teacher_student import TeacherStudentMethod
 
 
 @MODELS.register_module()
-class MGD(DistillationMethod):
+class MGD(TeacherStudentMethod):
     """From a part of the student's map a small generator makes the teacher's whole one.
 
     ``weight * mean_valid 1/C sum_c (G(P(s) * keep)_c - sg t_c)^2``: every location of the
@@ -34,6 +34,9 @@ class MGD(DistillationMethod):
         weight: Factor of the loss.
     """
 
+    projects = True
+    generator: nn.Module
+
     def __init__(
         self,
         student: str = 'student',
@@ -42,41 +45,23 @@ class MGD(DistillationMethod):
         mask_ratio: float = 0.75,
         weight: float = 1.0,
     ) -> None:
-        super().__init__()
-        self.student = student
-        self.teacher = teacher
-        self.at = point('at', at)
+        super().__init__(student, teacher, at, weight)
         self.mask_ratio = non_negative('mask_ratio', mask_ratio)
         if mask_ratio >= 1:
             raise ValueError(f'mask_ratio must be below 1, or nothing would be left: {mask_ratio}')
-        self.weight = non_negative('weight', weight)
-        self.projection: Projection | None = None
-        self.generator: nn.Module | None = None
-
-    def reads(self) -> dict[str, tuple[str, ...]]:
-        return {self.student: (self.at,), self.teacher: (self.at,)}
-
-    def updates(self) -> tuple[str, ...]:
-        return (self.student,)
 
     def setup(self, networks: Mapping[str, nn.Module]) -> None:
-        student, teacher = (
-            channels_at(networks[name], self.at) for name in (self.student, self.teacher)
-        )
-        self.projection = match_width(student, teacher)
+        super().setup(networks)
+        width = channels_at(networks[self.teacher], self.at)
         self.generator = nn.Sequential(
-            nn.Conv2d(teacher, teacher, kernel_size=3, padding=1),
+            nn.Conv2d(width, width, kernel_size=3, padding=1),
             nn.ReLU(),
-            nn.Conv2d(teacher, teacher, kernel_size=3, padding=1),
+            nn.Conv2d(width, width, kernel_size=3, padding=1),
         )
 
-    def forward(self, step: DistillationStep) -> dict[str, Tensor]:
-        student, teacher = (step.read(name, self.at) for name in (self.student, self.teacher))
-        if self.projection is not None:
-            student = self.projection(student)
+    def losses(self, step: DistillationStep, student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
         kept = torch.rand_like(student[:, :1], dtype=torch.float32) >= self.mask_ratio
-        assert self.generator is not None  # setup() ran
         generated = self.generator(student * kept)
-        teacher = step.match_size(teacher, like=generated)
-        loss = feature_error(generated, teacher, step.valid(generated), step.valid_count(generated))
+        valid, count = step.valid(generated), step.valid_count(generated)
+        loss = feature_error(generated, teacher, valid, count)
         return {'loss_generation': self.weight * loss}

@@ -10,13 +10,13 @@ from mmseg_adm.registry import MODELS
 
 from ..losses import node_pairs, pairwise_affinity
 from ..step import DistillationStep
-from .base import DistillationMethod, non_negative, point
+from .teacher_student import TeacherStudentMethod
 
 MOST_NODES = 1024
 
 
 @MODELS.register_module()
-class SKD(DistillationMethod):
+class SKD(TeacherStudentMethod):
     """Regions of the student's map are as similar to each other as the teacher's.
 
     ``weight * mean (a^s_ij - sg a^t_ij)^2`` over pairs of nodes, the maps max-pooled to
@@ -39,24 +39,12 @@ class SKD(DistillationMethod):
         grid: Sequence[int] = (2, 2),
         weight: float = 10.0,
     ) -> None:
-        super().__init__()
-        self.student = student
-        self.teacher = teacher
-        self.at = point('at', at)
+        super().__init__(student, teacher, at, weight)
         self.grid = _checked(grid)
-        self.weight = non_negative('weight', weight)
 
-    def reads(self) -> dict[str, tuple[str, ...]]:
-        return {self.student: (self.at,), self.teacher: (self.at,)}
-
-    def updates(self) -> tuple[str, ...]:
-        return (self.student,)
-
-    def forward(self, step: DistillationStep) -> dict[str, Tensor]:
-        student = step.read(self.student, self.at)
-        teacher = step.match_size(step.read(self.teacher, self.at), like=student)
+    def losses(self, step: DistillationStep, student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
         valid = step.valid(student)
-        pairs = step.over_ranks(node_pairs(valid, self.grid).sum())
+        pairs = step.reduce_mean(node_pairs(valid, self.grid).sum())
         loss = pairwise_affinity(student, teacher, self.grid, valid, pairs)
         return {'loss_pairwise': self.weight * loss}
 

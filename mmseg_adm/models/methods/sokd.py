@@ -49,7 +49,7 @@ class SOKD(DistillationMethod):
         student_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        members = several('student, bridge and teacher', (student, bridge, teacher))
+        members = several('student, bridge and teacher', (student, bridge, teacher), 3)
         self.student, self.bridge, self.teacher = members
         self.tau = positive('tau', tau)
         self.weight = non_negative('weight', weight)

@@ -82,7 +82,7 @@ class SwitOKD(DistillationMethod):
         )
         # With the divisor over ranks, the mean of what each rank has is that of the whole batch.
         gap, student_distance, teacher_distance = (
-            step.over_ranks(value) for value in (gap, student_distance, teacher_distance)
+            step.reduce_mean(value) for value in (gap, student_distance, teacher_distance)
         )
         threshold = switching_threshold(student_distance, teacher_distance)
         return gap, threshold, teacher_distance < student_distance

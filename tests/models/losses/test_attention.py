@@ -1,4 +1,3 @@
-from functools import partial
 from math import sqrt
 
 import pytest
@@ -28,13 +27,6 @@ def valid(request):
     return mask
 
 
-def assert_equals_reference(function, expected_function, *maps):
-    value, gradients = value_and_gradients(function, *maps)
-    expected, expected_gradients = value_and_gradients(expected_function, *maps)
-    assert_close(value, expected.float())
-    assert_close(gradients, expected_gradients)
-
-
 def test_attention_by_hand():
     # (3^2 + 4^2) / 2 and (1^2 + 0^2) / 2; the third position does not count.
     maps = torch.tensor([[[[3.0, -1.0, 5.0]], [[4.0, 0.0, 5.0]]]])
@@ -61,11 +53,6 @@ def test_vectors_of_half_precision_are_float32_with_gradient(function, dtype):
     assert_close(vectors, function(maps.float()))
 
 
-def test_unit_distance_matches_loop_reference():
-    student, teacher = torch.randn(2, 3, 7)
-    assert_equals_reference(unit_distance, reference.unit_distance, student, teacher)
-
-
 def test_unit_distance_by_hand():
     # (0.6 - 0)^2 + (0.8 - 1)^2 = 0.4, and 2^2 of opposite vectors; divided by 2, then by 8.
     student, teacher = torch.tensor([[3.0, 4.0], [1.0, 0.0]]), torch.tensor([[0.0, 2.0], [-5, 0]])
@@ -81,16 +68,6 @@ def test_unit_distance_refuses_other_shapes(student_shape, teacher_shape):
     with pytest.raises(ValueError, match=r'\(B, D\) and of equal shape') as error:
         unit_distance(torch.zeros(student_shape), torch.zeros(teacher_shape))
     assert f'got {student_shape} and {teacher_shape}' in str(error.value)
-
-
-def test_attention_transfer_matches_loop_reference(valid):
-    student, teacher = torch.randn(3, 2, 3, 4), torch.randn(3, 5, 3, 4)
-    assert_equals_reference(
-        partial(attention_transfer, valid=valid),
-        partial(reference.attention_transfer, valid=valid),
-        student,
-        teacher,
-    )
 
 
 def test_attention_transfer_by_hand():
@@ -208,16 +185,6 @@ def test_shifted_attention_does_not_depend_on_the_resolution():
     doubled_target, doubled_features = shifted_attention(twice(maps))
     assert_close(doubled_target, twice(target.unflatten(1, (3, 4))).flatten(1))
     assert_close(doubled_features, twice(features))
-
-
-def test_diversity_matches_loop_reference(valid):
-    target, _ = shifted_attention(torch.randn(3, 5, 3, 4), valid)
-    assert_equals_reference(
-        partial(diversity, valid=valid),
-        partial(reference.diversity, valid=valid),
-        torch.randn(3, 2, 3, 4),
-        target,
-    )
 
 
 def test_diversity_by_hand():

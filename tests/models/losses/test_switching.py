@@ -10,11 +10,11 @@ from mmseg_adm.models.losses import distribution_distance, label_distance, switc
 IGNORED = 255
 
 
-def to_labels(logits, others, tau=1.0, valid=None, normalizer=None):
+def to_labels(logits, others, tau=1.0, valid=None, avg_factor=None):
     """:func:`label_distance` with the arguments of the other one."""
     labels = others.argmax(dim=1)
     labels = labels if valid is None else labels.masked_fill(~valid, IGNORED)
-    return label_distance(logits, labels, tau, normalizer=normalizer)
+    return label_distance(logits, labels, tau, avg_factor=avg_factor)
 
 
 DISTANCES = [distribution_distance, to_labels]
@@ -79,11 +79,11 @@ def test_distances_are_float32_without_gradient(distance, batch, dtype):
     assert_close(value, distance(*logits, valid=valid), rtol=0.02, atol=0.02)
 
 
-@pytest.mark.parametrize('normalizer', [None, 0.0, torch.tensor(0.0)])
+@pytest.mark.parametrize('avg_factor', [None, 0.0, torch.tensor(0.0)])
 @pytest.mark.parametrize('distance', DISTANCES)
-def test_distances_over_nothing_are_zero(distance, batch, normalizer):
+def test_distances_over_nothing_are_zero(distance, batch, avg_factor):
     first, second, valid = batch
-    assert distance(first, second, valid=torch.zeros_like(valid), normalizer=normalizer) == 0
+    assert distance(first, second, valid=torch.zeros_like(valid), avg_factor=avg_factor) == 0
 
 
 @pytest.mark.parametrize('number', [1e4, float('nan'), float('inf')])
@@ -106,11 +106,11 @@ def test_distances_of_twice_the_batch_or_resolution_are_the_same(distance, batch
 
 @pytest.mark.parametrize('as_tensor', [False, True], ids=['number', 'tensor'])
 @pytest.mark.parametrize('distance', DISTANCES)
-def test_normalizer_replaces_the_divisor(distance, batch, as_tensor):
+def test_avg_factor_replaces_the_divisor(distance, batch, as_tensor):
     first, second, valid = batch
     divisor = torch.tensor(7.0) if as_tensor else 7
     total = distance(first, second, valid=valid) * valid.sum()
-    assert_close(distance(first, second, valid=valid, normalizer=divisor), total / 7)
+    assert_close(distance(first, second, valid=valid, avg_factor=divisor), total / 7)
 
 
 @pytest.mark.parametrize('ignore_index', [0, -1])
