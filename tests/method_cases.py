@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import product, zip_longest
 from typing import NamedTuple
 
 METHOD = 'method'
 PEERS = ('leader', 'peer1', 'peer2')
-ADM_POINTS = ('features', 'logits')
 
 
 class Term(NamedTuple):
@@ -131,18 +130,13 @@ FFSD = Variant(
     members='peers',
 )
 
-# The sides do not know of each other: each reading alone, and a few pairs.
+# The sides do not know of each other: each reading alone at one point, in pairs at the other.
+ADM_CONSENSUS = ('alignment', 'modulation', 'imitation', 'channelwise', 'reweighting')
+ADM_DIVERGENCE = ('weighting', 'modulation', 'repulsion', 'reweighting')
 ADM_READINGS = [
-    *product(
-        ('alignment', 'modulation', 'imitation', 'channelwise', 'reweighting'),
-        (None,),
-        ADM_POINTS,
-    ),
-    *product((None,), ('weighting', 'modulation', 'repulsion', 'reweighting'), ADM_POINTS),
-    *product(('alignment',), ('weighting',), ADM_POINTS),
-    ('modulation', 'modulation', 'logits'),
-    ('alignment', 'repulsion', 'features'),
-    ('imitation', 'reweighting', 'features'),
+    *product(ADM_CONSENSUS, (None,), ('features',)),
+    *product((None,), ADM_DIVERGENCE, ('features',)),
+    *((*pair, 'logits') for pair in zip_longest(ADM_CONSENSUS, ADM_DIVERGENCE)),
 ]
 
 METHODS = {

@@ -1,6 +1,7 @@
 """ADM, recomputed from maps that hooks of the tests' own have captured."""
 
 import copy
+from itertools import zip_longest
 
 import pytest
 import reference
@@ -8,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from captured_maps import MEMBERS, SMALL, Captured, capture, resized
 from factory import distiller_config, losses_of, preprocessor, raw_batch
-from method_cases import ADM_READINGS
+from method_cases import ADM_CONSENSUS, ADM_DIVERGENCE
 from method_models import build, network
 from mmengine.registry import MODELS
 from torch.testing import assert_close
@@ -133,9 +134,15 @@ def by_hand(model, captured, consensus, divergence, at):
     return {name: value.float() for name, value in expected.items()}
 
 
-# Every reading of one side once: the sides do not know of each other.
+# The sides do not know of each other: each reading at each point, two at a time.
 @pytest.mark.parametrize(
-    'reading', [reading for reading in ADM_READINGS if None in reading[:2]], ids=str
+    'reading',
+    [
+        (*pair, at)
+        for pair in zip_longest(ADM_CONSENSUS, ADM_DIVERGENCE)
+        for at in ('features', 'logits')
+    ],
+    ids=str,
 )
 def test_adm_by_hand(reading):
     consensus, divergence, at = reading
