@@ -18,7 +18,7 @@ from mmseg_adm.models import methods
 from mmseg_adm.models.bridge import is_bridge
 
 HEADS = {'pspnet': 'PSPHead', 'deeplabv3': 'ASPPHead'}
-METHODS = {name.lower(): name for name in methods.__all__ if name != 'DistillationMethod'}
+METHODS = {name.lower(): name for name in methods.__all__ if not name.endswith('Method')}
 ONLINE = ('adm', 'dml', 'ffsd', 'kdcl', 'switokd')
 # What a method is used beside.
 BESIDE = {'adm': 'dml', 'adm-offline': 'kd', 'ifvd': 'kd', 'skd': 'kd'}

@@ -16,7 +16,7 @@ MODULES = {
     '.'.join(path.relative_to(ROOT).with_suffix('').parts).removesuffix('.__init__'): path
     for path in sorted(PACKAGE.rglob('*.py'))
 }
-METHODS = [name for name in methods_package.__all__ if name != 'DistillationMethod']
+METHODS = [name for name in methods_package.__all__ if not name.endswith('Method')]
 HEADINGS = ('How to use', 'Settings', 'Differences from the paper', 'Cost', 'Results')
 MODELS = 'mmseg_adm.models'
 # From the bottom up; a room imports from those below it, and from its own.
