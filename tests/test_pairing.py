@@ -15,7 +15,7 @@ from mmseg_adm.commands.flags import (
     prepare_runner,
     replace_sync_bn,
 )
-from mmseg_adm.config.pairing import pair, paired_name, recipes
+from mmseg_adm.config import pair, paired_name, recipes
 
 pytestmark = pytest.mark.core
 
