@@ -32,6 +32,6 @@ def check_not_dropped(member: str, checkpoint: object) -> None:
     if is_remote(checkpoint):
         raise ValueError(
             f"'{member}' goes on from {checkpoint} at a low learning rate, and would stay "
-            'untrained without it: in place of --no-pretrained give it a file, '
+            'untrained without it: in place of --no-pretrained (pretrained=False) give it a file, '
             f'model.members.{member}.checkpoint, or train another config'
         )
