@@ -1,19 +1,7 @@
 _base_ = [
-    '../_base_/models/deeplabv3_r101-d8_deeplabv3_r18-d8_ade20k.py',
+    '../_base_/models/deeplabv3_r101-d8-trained_deeplabv3_r18-d8_ade20k.py',
     '../_base_/datasets/ade20k_512x512.py',
     '../_base_/schedules/schedule_80k.py',
-    '../_base_/default_runtime.py',
+    '../_base_/methods/adm-offline.py',
 ]
-# Published with the installed MMSegmentation.
-teacher_checkpoint = (
-    'https://mmassets.onedl.ai/mmsegmentation/v0.5/deeplabv3/deeplabv3_r101-d8_512x512_80k_ade20k/'
-    'deeplabv3_r101-d8_512x512_80k_ade20k_20200615_021256-d89c7fa4.pth'
-)
-model = dict(
-    data_preprocessor=dict(size=_base_.crop_size),
-    members=dict(teacher=dict(frozen=True, checkpoint=teacher_checkpoint)),
-    methods=dict(
-        kd=dict(type='mmseg_adm.KD', tau=1.0),
-        adm=dict(type='mmseg_adm.ADM', consensus='alignment', divergence=None),
-    ),
-)
+model = dict(data_preprocessor=dict(size=_base_.crop_size), **_base_.distillation)

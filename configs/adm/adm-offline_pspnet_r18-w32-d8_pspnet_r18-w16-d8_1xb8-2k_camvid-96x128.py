@@ -1,18 +1,7 @@
 _base_ = [
-    '../_base_/models/pspnet_r18-w32-d8_pspnet_r18-w16-d8_camvid.py',
+    '../_base_/models/pspnet_r18-w32-d8-trained_pspnet_r18-w16-d8_camvid.py',
     '../_base_/datasets/camvid_96x128.py',
     '../_base_/schedules/schedule_2k.py',
-    '../_base_/default_runtime.py',
+    '../_base_/methods/adm-offline.py',
 ]
-# The teacher trained alone: configs/pspnet/pspnet_r18-w32-d8_1xb8-2k_camvid-96x128.py
-teacher_checkpoint = (
-    '{{$TEACHER_CHECKPOINT:work_dirs/pspnet_r18-w32-d8_1xb8-2k_camvid-96x128/iter_2000.pth}}'
-)
-model = dict(
-    data_preprocessor=dict(size=_base_.crop_size),
-    members=dict(teacher=dict(frozen=True, checkpoint=teacher_checkpoint)),
-    methods=dict(
-        kd=dict(type='mmseg_adm.KD', tau=1.0),
-        adm=dict(type='mmseg_adm.ADM', consensus='alignment', divergence=None),
-    ),
-)
+model = dict(data_preprocessor=dict(size=_base_.crop_size), **_base_.distillation)

@@ -1,18 +1,7 @@
 _base_ = [
-    '../_base_/models/pspnet_r101-d8_pspnet_r18-d8.py',
+    '../_base_/models/pspnet_r101-d8-trained_pspnet_r18-d8.py',
     '../_base_/datasets/cityscapes_512x1024.py',
     '../_base_/schedules/schedule_80k.py',
-    '../_base_/default_runtime.py',
+    '../_base_/methods/at.py',
 ]
-# Published with the installed MMSegmentation.
-teacher_checkpoint = (
-    'https://mmassets.onedl.ai/mmsegmentation/v0.5/pspnet/pspnet_r101-d8_512x1024_80k_cityscapes/'
-    'pspnet_r101-d8_512x1024_80k_cityscapes_20200606_112211-e1e1100f.pth'
-)
-model = dict(
-    data_preprocessor=dict(size=_base_.crop_size),
-    members=dict(teacher=dict(frozen=True, checkpoint=teacher_checkpoint)),
-    methods=dict(
-        at=dict(type='mmseg_adm.AT', at='features', weight=1.0),
-    ),
-)
+model = dict(data_preprocessor=dict(size=_base_.crop_size), **_base_.distillation)

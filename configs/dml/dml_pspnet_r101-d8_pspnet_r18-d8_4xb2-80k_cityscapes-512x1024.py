@@ -2,11 +2,6 @@ _base_ = [
     '../_base_/models/pspnet_r101-d8_pspnet_r18-d8.py',
     '../_base_/datasets/cityscapes_512x1024.py',
     '../_base_/schedules/schedule_80k.py',
-    '../_base_/default_runtime.py',
+    '../_base_/methods/dml.py',
 ]
-model = dict(
-    data_preprocessor=dict(size=_base_.crop_size),
-    methods=dict(
-        dml=dict(type='mmseg_adm.DML', tau=1.0),
-    ),
-)
+model = dict(data_preprocessor=dict(size=_base_.crop_size), **_base_.distillation)

@@ -2,11 +2,6 @@ _base_ = [
     '../_base_/models/pspnet_r101-d8_pspnet_r18-d8_ade20k.py',
     '../_base_/datasets/ade20k_512x512.py',
     '../_base_/schedules/schedule_80k.py',
-    '../_base_/default_runtime.py',
+    '../_base_/methods/kdcl.py',
 ]
-model = dict(
-    data_preprocessor=dict(size=_base_.crop_size),
-    methods=dict(
-        kdcl=dict(type='mmseg_adm.KDCL', ensemble='naive', tau=2.0),
-    ),
-)
+model = dict(data_preprocessor=dict(size=_base_.crop_size), **_base_.distillation)

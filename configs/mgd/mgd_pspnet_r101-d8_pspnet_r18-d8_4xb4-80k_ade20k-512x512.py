@@ -1,19 +1,9 @@
 _base_ = [
-    '../_base_/models/pspnet_r101-d8_pspnet_r18-d8_ade20k.py',
+    '../_base_/models/pspnet_r101-d8-trained_pspnet_r18-d8_ade20k.py',
     '../_base_/datasets/ade20k_512x512.py',
     '../_base_/schedules/schedule_80k.py',
-    '../_base_/default_runtime.py',
+    '../_base_/methods/mgd.py',
 ]
-# Published with the installed MMSegmentation.
-teacher_checkpoint = (
-    'https://mmassets.onedl.ai/mmsegmentation/v0.5/pspnet/pspnet_r101-d8_512x512_80k_ade20k/'
-    'pspnet_r101-d8_512x512_80k_ade20k_20200614_031423-b6e782f0.pth'
-)
-model = dict(
-    data_preprocessor=dict(size=_base_.crop_size),
-    members=dict(teacher=dict(frozen=True, checkpoint=teacher_checkpoint)),
-    methods=dict(
-        # 2e-5 * 512 * 64 * 64 = 41.9: the published factor of a sum over C * h * w, here a mean.
-        mgd=dict(type='mmseg_adm.MGD', at='features', mask_ratio=0.75, weight=42.0),
-    ),
-)
+model = dict(data_preprocessor=dict(size=_base_.crop_size), **_base_.distillation)
+# 2e-5 * 512 * 64 * 64 = 41.9
+model['methods']['mgd']['weight'] = 42.0

@@ -4,9 +4,5 @@ _base_ = [
     '../_base_/schedules/schedule_80k.py',
     '../_base_/mmseg_runtime.py',
 ]
-# The student of configs/adm, alone: the same network, data and schedule, as plain mmseg.
-model = dict(
-    _delete_=True,
-    data_preprocessor=dict(size=_base_.crop_size, **_base_.model.data_preprocessor),
-    **_base_.model.members.student,
-)
+model = dict(_delete_=True, **_base_.model.members.student)
+model['data_preprocessor'] = dict(_base_.model.data_preprocessor, size=_base_.crop_size)

@@ -10,10 +10,16 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
-from mmseg_adm.config import is_distillation_config, read_config, resolve_config
-from mmseg_adm.config.pairing import pair as make_pair
-from mmseg_adm.config.pairing import recipe_of, recipes, wants_trained_teacher
-from mmseg_adm.models.bridge import is_bridge
+from mmseg_adm.config import (
+    is_bridge,
+    is_distillation_config,
+    read_config,
+    recipe_of,
+    recipes,
+    resolve_config,
+    wants_trained_teacher,
+)
+from mmseg_adm.config import pair as make_pair
 
 from .settings import SOME_CHECKPOINT, STUDENT, TEACHER, settings_hash
 
@@ -87,7 +93,7 @@ def read_plan(path: str | Path, processes: int = 1) -> Plan:
 
     It holds ``seeds``; ``cfg_options`` for all cells; and ``pairs``, by name: ``student`` and
     ``teacher``, the configs that train them alone, and ``methods``, by name a config, or one of
-    :func:`mmseg_adm.pairing.recipes` by which those two are paired, or ``dict(config=...,
+    :func:`mmseg_adm.config.recipes` by which those two are paired, or ``dict(config=...,
     cfg_options=..., trained_teacher=True)`` with either, in which a teacher in training starts
     from the one that was trained alone. A pair or a method may have ``seeds``, some of the
     plan's: a trial may do with one. Paths are relative to the repository, the folder above the

@@ -18,11 +18,9 @@ from mmseg.registry import MODELS as MMSEG_MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from mmseg_adm.config import is_distillation_config
+from mmseg_adm.config import is_average, is_bridge, is_distillation_config
 from mmseg_adm.export import plain_config
 from mmseg_adm.models import KnowledgeDistiller
-from mmseg_adm.models.average import is_average
-from mmseg_adm.models.bridge import is_bridge
 from mmseg_adm.models.methods import DistillationMethod
 from mmseg_adm.models.step import DistillationStep
 from mmseg_adm.models.taps import find_classifier

@@ -11,8 +11,8 @@ from mmengine.config import Config, DictAction
 from mmengine.dist import barrier, is_distributed
 from mmengine.logging import print_log
 
-from mmseg_adm.checkpoint import drop_pretrained, install_safe_loading, is_remote, trust_checkpoints
-from mmseg_adm.config import pair, paired_name, read_config, resolve_config
+from mmseg_adm.checkpoint import install_safe_loading, trust_checkpoints
+from mmseg_adm.config import drop_downloads, pair, read_config, resolve_config
 
 CFG_OPTIONS_HELP = (
     'override settings of the config: key-value pairs in xxx=yyy format, lists as key="[a,b]" '
@@ -85,25 +85,8 @@ def load_config(args: argparse.Namespace) -> Config:
     config = _paired(args) if getattr(args, 'student', None) else _named(args)
     config = resolve_config(config, args.cfg_options)
     if args.no_pretrained:
-        _keep_slowed(config)
-        drop_pretrained(config.model, remote_only=True)
-        if is_remote(config.get('load_from')):
-            config.load_from = None
+        drop_downloads(config)
     return config
-
-
-def _keep_slowed(config: Config) -> None:
-    """Refuse to drop the weights of a member that goes on from them at a low learning rate."""
-    paramwise = config.get('optim_wrapper', {}).get('paramwise_cfg') or {}
-    rates = paramwise.get('custom_keys', {})
-    for name, member in (config.model.get('members') or {}).items():
-        slowed = rates.get(f'members.{name}', {}).get('lr_mult', 1) < 1
-        if member and slowed and is_remote(member.get('checkpoint')):
-            raise ValueError(
-                f"'{name}' goes on from {member.checkpoint} at a low learning rate, and would stay "
-                'untrained without it: in place of --no-pretrained give it a file, '
-                f'model.members.{name}.checkpoint, or train another config'
-            )
 
 
 def _named(args: argparse.Namespace) -> Config:
@@ -121,17 +104,14 @@ def _paired(args: argparse.Namespace) -> Config:
         )
     if args.teacher is None:
         raise ValueError('--student needs a --teacher')
-    method = args.method or 'adm'
-    config = pair(
+    return pair(
         args.student,
         args.teacher,
-        method,
+        args.method or 'adm',
         args.teacher_checkpoint,
         args.dataset_from or 'student',
+        pretrained=not args.no_pretrained,
     )
-    name = f'{paired_name(args.student, args.teacher, method)}.py'
-    # With a file name the Runner writes it into the work dir, from where it runs alone.
-    return Config(config.to_dict(), cfg_text=config.pretty_text, filename=name)
 
 
 def prepare_runner(config: Config, args: argparse.Namespace) -> None:

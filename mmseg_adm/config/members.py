@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 from mmengine.config import Config, ConfigDict
 
-from .names import joined_imports, read_config
+from .imports import joined_imports
+from .names import read_config
 
 # Ours beside the keys of a plain segmentor.
 MEMBER_OPTIONS = ('frozen', 'checkpoint')

@@ -21,11 +21,17 @@ from mmseg_adm.checkpoint import (
     weights_of,
     weights_record,
 )
-from mmseg_adm.config.kinds import DISTILLER, is_distillation_config
+from mmseg_adm.config.imports import joined_imports
+from mmseg_adm.config.kinds import (
+    DISTILLER,
+    averaged_member,
+    bridged_teacher,
+    is_average,
+    is_bridge,
+    is_distillation_config,
+)
 from mmseg_adm.config.members import MEMBER_OPTIONS, resolve_config
-from mmseg_adm.config.names import joined_imports
-from mmseg_adm.models.average import averaged_member, is_average
-from mmseg_adm.models.bridge import bridged_teacher, is_bridge, plain_bridge
+from mmseg_adm.models.bridge import plain_bridge
 
 
 def plain_config(config: Config, member: str | None = None) -> Config:

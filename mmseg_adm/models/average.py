@@ -8,7 +8,8 @@ import torch
 from mmengine.model import ExponentialMovingAverage
 from torch import Tensor, nn
 
-EMA_TEACHER = 'mmseg_adm.EMATeacher'
+from mmseg_adm.config.kinds import averaged_member
+
 OPTIONS = ('type', 'of', 'momentum')
 
 
@@ -47,16 +48,6 @@ class EMATeacher(ExponentialMovingAverage):
     def forward(self, inputs: Tensor) -> None:
         """Run backbone and decode head, for the taps: no auxiliary head, no upsampling."""
         self.module(inputs, mode='tensor')
-
-
-def is_average(config: Mapping) -> bool:
-    """Whether a member's config asks for an EMA teacher."""
-    return config.get('type') == EMA_TEACHER
-
-
-def averaged_member(config: Mapping) -> str:
-    """The member that an EMA teacher follows."""
-    return config.get('of', 'teacher')
 
 
 def build_average(name: str, config: Mapping, trained: Mapping[str, nn.Module]) -> EMATeacher:

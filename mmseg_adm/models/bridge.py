@@ -13,12 +13,12 @@ from mmseg.registry import MODELS as MMSEG_MODELS
 from torch import nn
 
 from mmseg_adm.checkpoint import drop_pretrained
+from mmseg_adm.config.kinds import bridged_teacher
 from mmseg_adm.config.members import MEMBER_OPTIONS
 
 from .members import FrozenMember
 from .taps import find_module, probe_images
 
-BRIDGE = 'mmseg_adm.TeacherBridge'
 OPTIONS = ('type', 'teacher', 'split', 'init')
 
 
@@ -58,16 +58,6 @@ class SharedModule(nn.Module):
     def _keep(self, module: nn.Module, inputs: tuple, output: Any) -> None:
         if self.recording:
             self._kept = output
-
-
-def is_bridge(config: Mapping) -> bool:
-    """Whether a member's config asks for a bridge."""
-    return config.get('type') == BRIDGE
-
-
-def bridged_teacher(config: Mapping) -> str:
-    """The member that a bridge extends."""
-    return config.get('teacher', 'teacher')
 
 
 def plain_bridge(config: Mapping, members: Mapping[str, Mapping]) -> ConfigDict:

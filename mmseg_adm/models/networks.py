@@ -9,8 +9,10 @@ from typing import Any
 from mmseg.registry import MODELS as MMSEG_MODELS
 from torch import nn
 
-from .average import EMATeacher, averaged_member, build_average, is_average
-from .bridge import bridged_teacher, build_bridge, is_bridge
+from mmseg_adm.config.kinds import averaged_member, bridged_teacher, is_average, is_bridge
+
+from .average import EMATeacher, build_average
+from .bridge import build_bridge
 from .members import FrozenMember, build_member
 
 

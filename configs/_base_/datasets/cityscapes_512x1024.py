@@ -26,10 +26,7 @@ tta_pipeline = [
                 dict(type='Resize', scale_factor=ratio, keep_ratio=True)
                 for ratio in [0.5, 0.75, 1.0, 1.25, 1.5, 1.75]
             ],
-            [
-                dict(type='RandomFlip', prob=0.0, direction='horizontal'),
-                dict(type='RandomFlip', prob=1.0, direction='horizontal'),
-            ],
+            [dict(type='RandomFlip', prob=prob, direction='horizontal') for prob in [0.0, 1.0]],
             [dict(type='LoadAnnotations')],
             [dict(type='PackSegInputs')],
         ],

@@ -1,5 +1,5 @@
 # Drawn by `python -m mmseg_adm.datasets.synthetic_city`, in the layout of Cityscapes.
-dataset_type = 'CityscapesDataset'
+_base_ = './cityscapes_512x1024.py'
 data_root = '{{$SYNTHETIC_CITY_ROOT:data/synthetic_city}}'
 crop_size = (96, 128)
 train_pipeline = [
@@ -14,56 +14,13 @@ train_pipeline = [
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(256, 128), keep_ratio=True),
-    # After Resize: predictions are compared at the size of the labels.
     dict(type='LoadAnnotations'),
     dict(type='PackSegInputs'),
-]
-tta_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(
-        type='TestTimeAug',
-        transforms=[
-            [
-                dict(type='Resize', scale_factor=ratio, keep_ratio=True)
-                for ratio in [0.5, 0.75, 1.0, 1.25, 1.5, 1.75]
-            ],
-            [
-                dict(type='RandomFlip', prob=0.0, direction='horizontal'),
-                dict(type='RandomFlip', prob=1.0, direction='horizontal'),
-            ],
-            [dict(type='LoadAnnotations')],
-            [dict(type='PackSegInputs')],
-        ],
-    ),
 ]
 train_dataloader = dict(
     batch_size=8,
     num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type='mmseg_adm.StreamSampler'),
-    dataset=dict(
-        type='mmseg_adm.StreamDataset',
-        dataset=dict(
-            type=dataset_type,
-            data_root=data_root,
-            data_prefix=dict(img_path='leftImg8bit/train', seg_map_path='gtFine/train'),
-            pipeline=train_pipeline,
-        ),
-    ),
+    dataset=dict(dataset=dict(data_root=data_root, pipeline=train_pipeline)),
 )
-val_dataloader = dict(
-    batch_size=1,
-    num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        data_prefix=dict(img_path='leftImg8bit/val', seg_map_path='gtFine/val'),
-        pipeline=test_pipeline,
-    ),
-)
+val_dataloader = dict(num_workers=1, dataset=dict(data_root=data_root, pipeline=test_pipeline))
 test_dataloader = val_dataloader
-
-val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
-test_evaluator = val_evaluator

@@ -6,6 +6,7 @@ import pytest
 from factory import ROOT, build, losses_of, raw_batch, save_segmentor, segmentor
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
+from plain_configs import MEAN, PSP, SEGFORMER, other, plain
 
 import mmseg_adm
 from mmseg_adm.commands.flags import (
@@ -15,61 +16,9 @@ from mmseg_adm.commands.flags import (
     prepare_runner,
     replace_sync_bn,
 )
-from mmseg_adm.config.pairing import pair, paired_name, recipes
+from mmseg_adm.config import pair, paired_name
 
 pytestmark = pytest.mark.core
-
-PSP = 'mmseg::pspnet/pspnet_r18-d8_4xb2-80k_cityscapes-512x1024.py'
-SEGFORMER = 'mmseg::segformer/segformer_mit-b0_8xb1-160k_cityscapes-1024x1024.py'
-GROUPS = 'mmseg_adm.GroupOptimWrapperConstructor'
-MEAN = [123.675, 116.28, 103.53]
-SGD = dict(type='SGD', lr=0.01, momentum=0.9)
-ADAMW = dict(type='AdamW', lr=6e-5, weight_decay=0.01)
-
-
-def poly(end=100, begin=0, **options):
-    return dict(type='PolyLR', power=0.9, begin=begin, end=end, by_epoch=False) | options
-
-
-def warm_up(end):
-    return dict(type='LinearLR', start_factor=1e-6, begin=0, end=end, by_epoch=False)
-
-
-def loader(root, sampler='InfiniteSampler', crop=(32, 48)):
-    pipeline = [dict(type='LoadImageFromFile'), dict(type='RandomCrop', crop_size=crop)]
-    dataset = dict(type='CityscapesDataset', data_root=root, pipeline=pipeline)
-    return dict(batch_size=2, dataset=dataset, sampler=dict(type=sampler, shuffle=True))
-
-
-def plain(root='data/own', iters=100, width=4, size=(32, 48), mean=None, **options) -> Config:
-    """The config of one small network, as mmseg writes them."""
-    normalisation = dict(mean=mean or MEAN, std=[58.395, 57.12, 57.375], bgr_to_rgb=True)
-    preprocessor = dict(type='SegDataPreProcessor', pad_val=0, seg_pad_val=255, size=size)
-    config = dict(
-        default_scope='mmseg',
-        model=dict(segmentor(width), data_preprocessor=preprocessor | normalisation),
-        train_dataloader=loader(root, crop=size),
-        val_dataloader=loader(root, 'DefaultSampler'),
-        test_dataloader=loader(root, 'DefaultSampler'),
-        val_evaluator=dict(type='IoUMetric', iou_metrics=[root]),
-        test_evaluator=dict(type='IoUMetric', iou_metrics=[root]),
-        train_cfg=dict(type='IterBasedTrainLoop', max_iters=iters, val_interval=10),
-        val_cfg=dict(type='ValLoop'),
-        test_cfg=dict(type='TestLoop'),
-        optim_wrapper=dict(type='OptimWrapper', optimizer=SGD, clip_grad=None),
-        param_scheduler=[poly(iters)],
-        default_hooks=dict(
-            timer=dict(type='IterTimerHook'),
-            checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=7, save_best='mIoU'),
-        ),
-    )
-    return Config(copy.deepcopy(config | options))
-
-
-def other(**options) -> Config:
-    """Another network, with everything else too."""
-    options = dict(optim_wrapper=dict(type='OptimWrapper', optimizer=ADAMW)) | options
-    return plain('data/other', 200, 8, (64, 64), [127.5] * 3, **options)
 
 
 # ------------------------------------------------------------------------------- who gives what
@@ -222,193 +171,20 @@ def test_weights_that_a_config_starts_from():
     assert 'checkpoint' not in pair(plain(), other()).model.members.student
 
 
-# ---------------------------------------------------------------------------------- optimisers
-
-
-def test_one_optimiser_where_both_agree():
-    paired = pair(plain(), plain('data/other', width=8, iters=200))
-    assert paired.optim_wrapper == plain().optim_wrapper
-    assert paired.param_scheduler == [poly(100)]
-
-
-def test_a_group_for_each_where_they_differ():
-    paramwise = dict(custom_keys=dict(head=dict(lr_mult=10.0)))
-    wrapper = dict(type='OptimWrapper', optimizer=ADAMW, paramwise_cfg=paramwise,
-                   clip_grad=dict(max_norm=1))  # fmt: skip
-    schedule = [warm_up(15), poly(200, 15, power=1.0)]
-    paired = pair(plain(), other(optim_wrapper=wrapper, param_scheduler=schedule))
-    assert paired.optim_wrapper == dict(
-        constructor=GROUPS,
-        student=dict(optimizer=SGD, clip_grad=None),
-        teacher=dict(optimizer=ADAMW, paramwise_cfg=paramwise, clip_grad=dict(max_norm=1)),
-        rest=dict(optimizer=SGD),
-    )
-    assert paired.param_scheduler == dict(
-        student=[poly(100)],
-        teacher=[warm_up(15), poly(100, 15, power=1.0)],
-        rest=[poly(100)],
-    )
-
-
-@pytest.mark.parametrize(
-    ('given', 'stretched'),
-    [
-        ([poly(200)], [poly(100)]),
-        (poly(200, power=2.0), [poly(100, power=2.0)]),
-        ([warm_up(150)], [warm_up(100)]),
-        ([warm_up(20), poly(120, 20)], [warm_up(20), poly(100, 20)]),
-        ([warm_up(120), poly(200, 120)], [warm_up(100)]),
-        (
-            [dict(type='MultiStepLR', milestones=[120, 180], by_epoch=False)],
-            [dict(type='MultiStepLR', milestones=[60, 90], by_epoch=False)],
-        ),
-        (
-            [dict(type='CosineAnnealingLR', T_max=190, begin=10, end=200, by_epoch=False)],
-            [dict(type='CosineAnnealingLR', T_max=90, begin=10, end=100, by_epoch=False)],
-        ),
-        (
-            [warm_up(10), dict(type='CosineAnnealingLR', T_max=200, begin=10, by_epoch=False)],
-            [warm_up(10), dict(type='CosineAnnealingLR', T_max=100, begin=10, by_epoch=False)],
-        ),
-        (
-            [dict(type='CosineAnnealingLR', T_max=50, begin=10, by_epoch=False)],
-            [dict(type='CosineAnnealingLR', T_max=50, begin=10, by_epoch=False)],
-        ),
-        ([], []),
-    ],
-)
-def test_the_teachers_schedule_is_stretched(given, stretched):
-    paired = pair(plain(), other(param_scheduler=given))
-    assert paired.param_scheduler.teacher == stretched
-
-
-def test_accumulation_is_the_students():
-    def counting(optimizer, counts):
-        return dict(type='OptimWrapper', optimizer=optimizer, accumulative_counts=counts)
-
-    wrapper = pair(
-        plain(optim_wrapper=counting(SGD, 4)), other(optim_wrapper=counting(ADAMW, 2))
-    ).optim_wrapper
-    assert wrapper.accumulative_counts == 4
-    assert 'accumulative_counts' not in wrapper.student
-    assert 'accumulative_counts' not in wrapper.teacher
-    wrapper = pair(plain(), other(optim_wrapper=counting(ADAMW, 2))).optim_wrapper
-    assert 'accumulative_counts' not in wrapper
-
-
-@pytest.mark.parametrize('amp', [('student',), ('teacher',), ('student', 'teacher')])
-@pytest.mark.parametrize(
-    ('options', 'expected'),
-    [
-        (dict(), dict(dtype='float16')),
-        (dict(loss_scale='dynamic'), dict(dtype='float16')),
-        (dict(loss_scale=512.0), dict(dtype='float16', loss_scale=dict(init_scale=512.0))),
-        (dict(dtype='bfloat16'), dict(dtype='bfloat16')),
-    ],
-)
-def test_mixed_precision_of_one_is_that_of_both(amp, options, expected):
-    wrappers = {}
-    for role, optimizer in (('student', SGD), ('teacher', ADAMW)):
-        wrapper = dict(type='OptimWrapper', optimizer=optimizer)
-        wrappers[role] = wrapper | dict(options, type='AmpOptimWrapper') if role in amp else wrapper
-    found = pair(
-        plain(optim_wrapper=wrappers['student']), other(optim_wrapper=wrappers['teacher'])
-    ).optim_wrapper
-    assert found == dict(
-        constructor=GROUPS, student=dict(optimizer=SGD), teacher=dict(optimizer=ADAMW),
-        rest=dict(optimizer=SGD), **expected,
-    )  # fmt: skip
-
-
-LAYERS = dict(
-    type='OptimWrapper',
-    optimizer=ADAMW,
-    constructor='LearningRateDecayOptimizerConstructor',
-    paramwise_cfg=dict(num_layers=2, decay_rate=0.5, decay_type='stage_wise'),
-)
-
-
-@pytest.mark.parametrize('method', ['adm', 'kd'])
-def test_a_constructor_is_given_the_member_that_it_knows(method):
-    frozen = method == 'kd'
-    paired = pair(plain(optim_wrapper=LAYERS), plain(optim_wrapper=LAYERS), method,
-                  'teacher.pth' if frozen else None)  # fmt: skip
-    groups = {'student', 'rest'} if frozen else {'student', 'teacher', 'rest'}
-    assert set(paired.optim_wrapper) == groups | {'constructor'}
-    assert set(paired.param_scheduler) == groups
-    for name in groups - {'rest'}:
-        own = paired.optim_wrapper[name]
-        assert own.constructor == 'LearningRateDecayOptimizerConstructor'
-        assert own.paramwise_cfg == LAYERS['paramwise_cfg']
-
-
-def test_a_frozen_teacher_needs_no_optimiser():
-    teacher = other()
-    for key in ('optim_wrapper', 'train_cfg', 'param_scheduler'):
-        teacher.pop(key)
-    paired = pair(plain(), teacher, 'cwd', 'teacher.pth')
-    assert paired.optim_wrapper == plain().optim_wrapper
-    assert paired.param_scheduler == [poly(100)]
-    with pytest.raises(ValueError, match=r'the config of the teacher, .* has no optim_wrapper'):
-        pair(plain(), teacher)
-
-
-def test_schedules_by_epochs_are_refused():
-    epochs = dict(type='EpochBasedTrainLoop', max_epochs=3)
-    with pytest.raises(ValueError, match=r'trains by epochs; .* give train_cfg\.max_iters'):
-        pair(plain(), other(train_cfg=epochs))
-    schedule = [dict(type='PolyLR', end=200)]
-    with pytest.raises(ValueError, match='schedules PolyLR by epochs: set by_epoch=False'):
-        pair(plain(), other(param_scheduler=schedule))
-
-
-def test_a_schedule_of_fixed_length_is_refused_unless_both_are_as_long():
-    schedule = [dict(type='OneCycleLR', eta_max=0.1, total_steps=200, by_epoch=False)]
-    text = r'OneCycleLR over total_steps=200, .* from 200 to 100 iterations: .*max_iters=100'
-    with pytest.raises(ValueError, match=text):
-        pair(plain(), other(param_scheduler=schedule))
-    paired = pair(plain(iters=200), other(param_scheduler=schedule))
-    assert paired.param_scheduler.teacher == schedule
-
-
 # ------------------------------------------------------------------------------------- methods
 
 
-def shipped(method: str) -> Config:
-    pair_of = 'pspnet_r101-d8_pspnet_r18-d8_4xb2-80k_cityscapes-512x1024'
-    return Config.fromfile(ROOT / f'configs/{method.split("-")[0]}/{method}_{pair_of}.py')
-
-
-def test_there_is_a_recipe_for_every_method_of_two_networks():
-    assert set(recipes()) == {
-        'adm', 'adm-offline', 'adm-warm', 'at', 'cwd', 'dist', 'dml', 'fitnet', 'ifvd', 'kd',
-        'kdcl', 'mgd', 'skd', 'sokd', 'switokd',
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize('method', recipes())
-def test_a_recipe_is_the_shipped_config(method):
-    expected = shipped(method)
-    frozen = expected.model.members.teacher.get('frozen', False)
-    trained = 'checkpoint' in expected.model.members.teacher
-    paired = pair(PSP, PSP.replace('r18', 'r101'), method, 'teacher.pth' if trained else None)
-    assert paired.model.methods == expected.model.methods
-    assert set(paired.model.members) == set(expected.model.members)
-    assert paired.model.members.teacher.get('frozen', False) == frozen
-    assert paired.default_hooks.schedule == expected.default_hooks.schedule
-    others = set(expected.model.members) - {'student', 'teacher'}
-    for name in others:
-        assert paired.model.members[name] == expected.model.members[name]
-    # Where mmseg's configs are those that the project's are made of.
-    assert paired.model.data_preprocessor == expected.model.data_preprocessor
-    assert paired.train_cfg.max_iters == expected.train_cfg.max_iters
-    own, schedule = paired.optim_wrapper, paired.param_scheduler
-    if method == 'adm-warm':
-        own, schedule = own.student, schedule['student']
-    assert schedule == expected.param_scheduler
-    assert own.optimizer == expected.optim_wrapper.optimizer
-    assert paired.train_dataloader.sampler.type == expected.train_dataloader.sampler.type
-    assert paired.train_dataloader.dataset.type == expected.train_dataloader.dataset.type
+@pytest.mark.parametrize('method', ['cwd', 'sokd', 'adm-warm', 'adm'])
+def test_a_method_is_set_up_as_in_its_base(method):
+    base = Config.fromfile(ROOT / f'configs/_base_/methods/{method}.py')
+    paired = pair(PSP, PSP.replace('r18', 'r101'), method, 'teacher.pth')
+    model, wanted = paired.model, base.distillation
+    assert model.methods == wanted.methods
+    assert list(model.members) == list(wanted.members)
+    assert model.members.teacher.get('frozen') == wanted.members.teacher.get('frozen')
+    for name in set(wanted.members) - {'student', 'teacher'}:
+        assert model.members[name] == wanted.members[name]
+    assert paired.default_hooks.schedule == base.default_hooks.schedule
 
 
 def test_methods_of_ones_own():
@@ -534,18 +310,45 @@ def test_a_config_without_a_model():
 def test_an_unknown_method_and_source_of_data():
     with pytest.raises(ValueError, match=r"must be one of adm, .* switokd; got 'amd'"):
         pair(PSP, PSP, 'amd')
-    with pytest.raises(ValueError, match='such as ffsd, have configs of their own'):
+    with pytest.raises(ValueError, match=r'\(ffsd\) have configs of their own'):
         pair(PSP, PSP, 'ffsd')
     with pytest.raises(ValueError, match="must be 'student' or 'teacher', got 'both'"):
         pair(PSP, PSP, dataset_from='both')
 
 
-def test_names_of_work_dirs():
+def test_a_pair_is_called_by_its_networks_and_method(tmp_path):
     unet = 'mmseg::unet/unet-s5-d16_fcn_4xb4-ce-1.0-dice-3.0-40k_drive-64x64.py'
     assert paired_name('here/own.py', unet, 'cwd') == (
         'cwd_unet-s5-d16_fcn_4xb4-ce-1.0-dice-3.0-40k_drive-64x64_own'
     )
     assert paired_name(unet.removesuffix('.py'), 'own.py', 'adm').endswith('40k_drive-64x64')
+    plain().dump(tmp_path / 'own.py')
+    methods = dict(dml=dict(type='mmseg_adm.DML'), mgd=dict(type='mmseg_adm.MGD'))
+    paired = pair(Config.fromfile(tmp_path / 'own.py'), other(), methods)
+    # A Runner writes a config that has a file name into its work dir.
+    assert paired.filename == 'dml-mgd_teacher_own.py'
+    assert pair(tmp_path / 'own.py', tmp_path / 'own.py').filename == 'adm_own_own.py'
+
+
+def test_a_pair_without_downloads():
+    remote = 'https://example.org/teacher.pth'
+    init = dict(type='Pretrained', checkpoint='open-mmlab://resnet18_v1c')
+    student, teacher = plain(load_from='student.pth'), other(load_from=remote)
+    student.model.backbone.init_cfg = init
+    members = pair(student, teacher, pretrained=False).model.members
+    assert members.student.checkpoint == 'student.pth'
+    assert members.student.backbone.init_cfg is None
+    assert members.teacher.checkpoint is None
+    members = pair(student, teacher).model.members
+    assert (members.student.backbone.init_cfg, members.teacher.checkpoint) == (init, remote)
+
+
+def test_a_warm_teacher_is_not_left_untrained():
+    text = r"'teacher' goes on from https://\S+ at a low learning rate, and would stay untrained"
+    with pytest.raises(ValueError, match=text):
+        pair(plain(), other(), 'adm-warm', 'https://example.org/teacher.pth', pretrained=False)
+    paired = pair(plain(), other(), 'adm-warm', 'teacher.pth', pretrained=False)
+    assert paired.model.members.teacher.checkpoint == 'teacher.pth'
 
 
 # --------------------------------------------------------------------------------------- flags
@@ -557,7 +360,9 @@ def parsed(*flags: str) -> Config:
 
 def test_flags_make_the_same_pair():
     config = parsed('--student', PSP, '--teacher', SEGFORMER, '--dataset-from', 'teacher')
-    assert config.to_dict() == pair(PSP, SEGFORMER, dataset_from='teacher').to_dict()
+    expected = pair(PSP, SEGFORMER, dataset_from='teacher')
+    assert config.to_dict() == expected.to_dict()
+    assert config.filename == expected.filename
     assert config.filename == (
         'adm_segformer_mit-b0_8xb1-160k_cityscapes-1024x1024_'
         'pspnet_r18-d8_4xb2-80k_cityscapes-512x1024.py'

@@ -1,0 +1,9 @@
+# How features vary within a class, from a trained teacher, beside KD.
+_base_ = '../default_runtime.py'
+distillation = dict(
+    members=dict(student=dict(), teacher=dict(frozen=True)),
+    methods=dict(
+        kd=dict(type='mmseg_adm.KD', tau=1.0, weight=10.0),
+        ifvd=dict(type='mmseg_adm.IFVD', at='features', weight=50.0),
+    ),
+)

@@ -1,0 +1,6 @@
+# Student and teacher learn from an ensemble of both.
+_base_ = '../default_runtime.py'
+distillation = dict(
+    members=dict(student=dict(), teacher=dict()),
+    methods=dict(kdcl=dict(type='mmseg_adm.KDCL', ensemble='naive', tau=2.0)),
+)

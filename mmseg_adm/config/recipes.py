@@ -1,0 +1,74 @@
+"""How a method is set up: the files in ``configs/_base_/methods``.
+
+Leaf configs and pairs share them. ``distillation`` is what the method decides about ``model``:
+the members that it needs, what they are, and the methods. ``paramwise_cfg``, where it has one, goes
+into ``optim_wrapper``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from mmengine.config import Config
+
+from .kinds import learning_rate_factor
+from .names import configs_of, read_config
+
+STUDENT, TEACHER = 'student', 'teacher'
+TYPE = 'mmseg_adm.KnowledgeDistiller'
+RUNTIME = 'mmseg_adm::_base_/default_runtime.py'
+
+
+def recipes() -> tuple[str, ...]:
+    """Names of the methods that a student and a teacher can be paired by."""
+    return tuple(name for name in _names() if TEACHER in _read(name).model.members)
+
+
+def recipe_of(method: str | Mapping[str, Mapping]) -> Config:
+    """What a method decides about a run: ``model``, ``optim_wrapper.paramwise_cfg``, hooks, loops.
+
+    Args:
+        method: One of :func:`recipes`; or methods of one's own by name, for a student and a
+            teacher in training.
+
+    Raises:
+        ValueError: If no method is called so.
+    """
+    if not isinstance(method, str):
+        recipe = read_config(RUNTIME)
+        recipe.model = dict(type=TYPE, members={STUDENT: {}, TEACHER: {}}, methods=dict(method))
+        return recipe
+    if method in _names() and TEACHER in (recipe := _read(method)).model.members:
+        return recipe
+    known = recipes()
+    others = ', '.join(name for name in _names() if name not in known)
+    raise ValueError(
+        f"method must be one of {', '.join(known)}; got '{method}'. Methods that train other "
+        f'than a student and a teacher ({others}) have configs of their own'
+    )
+
+
+def wants_trained_teacher(config: Config) -> bool:
+    """Whether the teacher of a distillation config, or of a recipe, has been trained before."""
+    teacher = config.model.members.get(TEACHER)
+    if not isinstance(teacher, Mapping):
+        return False
+    slowed = learning_rate_factor(config, TEACHER) < 1
+    return bool(teacher.get('checkpoint') or teacher.get('frozen') or slowed)
+
+
+def _folder() -> Path:
+    return configs_of('mmseg_adm') / '_base_' / 'methods'
+
+
+def _names() -> list[str]:
+    return sorted(path.stem for path in _folder().glob('*.py'))
+
+
+def _read(name: str) -> Config:
+    recipe = read_config(_folder() / f'{name}.py')
+    recipe.model = dict(type=TYPE, **recipe.pop('distillation'))
+    if 'paramwise_cfg' in recipe:
+        recipe.optim_wrapper = dict(paramwise_cfg=recipe.pop('paramwise_cfg'))
+    return recipe

@@ -1,0 +1,30 @@
+"""Configs that run without a download."""
+
+import pytest
+from factory import ROOT
+from mmengine.config import Config
+
+from mmseg_adm.commands.flags import config_parser, load_config
+from mmseg_adm.config import drop_downloads
+
+WARM = ROOT / 'configs/adm/adm-warm_pspnet_r101-d8_pspnet_r18-d8_4xb2-80k_cityscapes-512x1024.py'
+ALONE = ROOT / 'configs/pspnet/pspnet_r18-d8_4xb2-80k_cityscapes-512x1024.py'
+
+
+@pytest.mark.parametrize(
+    ('given', 'expected'), [('https://example.org/a.pth', None), ('a.pth', 'a.pth')]
+)
+def test_what_a_run_starts_from(given, expected):
+    config = Config.fromfile(ALONE)
+    config.load_from = given
+    drop_downloads(config)
+    assert config.load_from == expected
+    assert config.model.backbone.init_cfg is None
+
+
+def test_a_warm_teacher_is_not_left_untrained():
+    arguments = config_parser('').parse_args([str(WARM), '--no-pretrained'])
+    with pytest.raises(ValueError, match=r"'teacher' goes on from http.* and would stay untrained"):
+        load_config(arguments)
+    arguments.cfg_options = {'model.members.teacher.checkpoint': 'teacher.pth'}
+    assert load_config(arguments).model.members.teacher.checkpoint == 'teacher.pth'
