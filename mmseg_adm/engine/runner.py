@@ -7,12 +7,13 @@ import logging
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 
-# Beginnings of what MMEngine logs at the start, by hundreds of lines: for the file alone.
+# Beginnings of what MMEngine logs by hundreds of lines, or nobody can act on: for the file alone.
 FILE_ONLY = (
     'System environment:',
     'Config:\n',
     'Hooks will be executed in the following order:',
     'paramwise_options -- ',
+    'Exp name: ',
     'Distributed training is not used, all SyncBatchNorm',
     '"FileClient" will be deprecated',
     '"HardDiskBackend" is the alias',

@@ -391,7 +391,7 @@ def test_schedules_and_the_log(by_group, city, tmp_path):
     lines = logged(tmp_path)
     assert len(lines) == 3
     falls, stays = [1, 0.5, 0.25], [1, 1, 1]
-    for name, lr in (('student', 0.01), ('teacher', 0.001), ('rest', 0.01)):
+    for name, lr in (('student', 0.01), ('teacher', 0.001), ('adm', 0.01)):
         factors = falls if name == 'student' or not by_group else stays
         found = [line[f'{name}.lr'] for line in lines]
         assert found == pytest.approx([lr * factor for factor in factors])
