@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 
 from mmengine.config import Config
 from mmengine.dist import get_world_size
@@ -101,9 +100,9 @@ class ResumeGuardHook(Hook):
 
 def _setting(config: Config, path: str) -> object:
     """What a config has at ``path``, in the types that a checkpoint may hold."""
-    value: object = config
+    value: object = config.to_dict()
     for key in path.split('.'):
-        value = value.get(key) if isinstance(value, Mapping) else None
+        value = value.get(key) if isinstance(value, dict) else None
     return json.loads(json.dumps(value, default=str))
 
 
