@@ -1,4 +1,4 @@
-"""Checkpoints: fetched first, read without running code, recognised, compared strictly."""
+"""Checkpoints: fetched first, read without running code, recognized, compared strictly."""
 
 from .difference import check_state_dict
 from .fetching import drop_pretrained, fetch, is_remote, local_path

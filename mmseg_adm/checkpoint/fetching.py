@@ -94,7 +94,7 @@ def local_path(checkpoint: str) -> Path:
 
 
 def drop_pretrained(config: dict, remote_only: bool = False) -> None:
-    """Remove initialisation from checkpoints, in place and at any depth.
+    """Remove initialization from checkpoints, in place and at any depth.
 
     Args:
         config: A model config.
