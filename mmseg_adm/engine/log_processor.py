@@ -48,14 +48,12 @@ class LogProcessor(MMEngineLogProcessor):
             f'{prefix}{name}.' for name, method in model.methods.items() if method.strength == 0
         )
         rates = learning_rates(model, optimizers_of(runner))
-        ran = {
-            key: value
-            for key, value in scalars.items()
-            if key.endswith('.strength') or not key.startswith(stopped)
-        }
-        return {f'{prefix}{name}': rate for name, rate in rates.items()} | {
-            key: value for key, value in ran.items() if not key.endswith('lr')
-        }
+        shown = {f'{prefix}{name}': rate for name, rate in rates.items()}
+        for key, value in scalars.items():
+            ran = key.endswith('.strength') or not key.startswith(stopped)
+            if ran and not key.endswith('lr'):
+                shown[key] = value
+        return shown
 
 
 def learning_rates(model: Any, optimizers: Iterable[Optimizer]) -> dict[str, float]:
