@@ -15,8 +15,6 @@ FILE_ONLY = (
     'paramwise_options -- ',
     'Exp name: ',
     'Distributed training is not used, all SyncBatchNorm',
-    '"FileClient" will be deprecated',
-    '"HardDiskBackend" is the alias',
 )
 
 
