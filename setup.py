@@ -37,7 +37,8 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10,<3.13',
     packages=find_packages(include=['mmseg_adm', 'mmseg_adm.*']),
-    install_requires=['torch>=2.6', 'numpy', 'opencv-python', 'matplotlib', 'packaging', 'rich'],
+    install_requires=['torch>=2.6', 'numpy', 'opencv-python', 'matplotlib', 'packaging', 'rich',
+                      'filelock'],
     extras_require={
         **{name: [f'{package}{wanted}' for package, wanted in stack.items()] + UNDECLARED
            for name, stack in STACKS.items()},

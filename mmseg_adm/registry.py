@@ -18,6 +18,7 @@ FUNCTIONS = _child(mmengine_registry.FUNCTIONS, 'mmseg_adm.datasets')
 DATA_SAMPLERS = _child(mmengine_registry.DATA_SAMPLERS, 'mmseg_adm.datasets')
 HOOKS = _child(mmengine_registry.HOOKS, 'mmseg_adm.engine')
 METRICS = _child(mmengine_registry.METRICS, 'mmseg_adm.engine')
+LOG_PROCESSORS = _child(mmengine_registry.LOG_PROCESSORS, 'mmseg_adm.engine')
 LOOPS = _child(mmengine_registry.LOOPS, 'mmseg_adm.engine')
 OPTIM_WRAPPERS = _child(mmengine_registry.OPTIM_WRAPPERS, 'mmseg_adm.engine')
 OPTIM_WRAPPER_CONSTRUCTORS = _child(

@@ -4,24 +4,27 @@ import pickle
 import re
 import shutil
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.error import URLError
 
 import pytest
 import torch
-from factory import DEMO, demo_config, save_segmentor
+from factory import DEMO, build, demo_config, distiller_config, save_segmentor, segmentor
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer, MMLogger
 from mmengine.runner import Runner
+from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from mmseg_adm.checkpoint import (
     check_state_dict,
     fetch,
-    install_safe_loading,
     is_remote,
     local_path,
     read_checkpoint,
+    safe_loading,
     trust_checkpoints,
     weights_of,
 )
@@ -53,12 +56,19 @@ HOSTILE = {
 
 
 @pytest.fixture
-def safe_loading():
-    schemes = CheckpointLoader._schemes
-    CheckpointLoader._schemes = schemes.copy()
-    install_safe_loading()
-    yield
-    CheckpointLoader._schemes = schemes
+def loading_safely():
+    with safe_loading():
+        yield
+
+
+@pytest.fixture
+def stock_loading(monkeypatch):
+    """MMEngine's own loaders at first; what a test installs is taken back."""
+    loaders = {
+        '': mmengine_checkpoint.load_from_local,
+        'https://': mmengine_checkpoint.load_from_http,
+    }
+    monkeypatch.setattr(CheckpointLoader, '_schemes', loaders)
 
 
 @pytest.fixture
@@ -103,7 +113,7 @@ def same_weights(first, second):
 
 @pytest.mark.parametrize('load', [read_checkpoint, CheckpointLoader.load_checkpoint])
 @pytest.mark.parametrize('name', ['iter_1.pth', 'best_student_mIoU_iter_1.pth'])
-def test_checkpoints_of_a_run_are_read(load, name, real, safe_loading):
+def test_checkpoints_of_a_run_are_read(load, name, real, loading_safely):
     path = real.with_name(name)
     with pytest.raises(pickle.UnpicklingError):
         torch.load(path, weights_only=True)
@@ -168,7 +178,7 @@ def test_getattr_reaches_statistics_of_history_buffers_alone(reach, tmp_path):
 
 @pytest.mark.parametrize('resume', [False, True])
 def test_a_runner_refuses_a_hostile_checkpoint(
-    resume, city, hostile, marker, tmp_path, safe_loading
+    resume, city, hostile, marker, tmp_path, stock_loading
 ):
     config = demo_config(
         city, tmp_path, iters=2, load_from=str(hostile()), resume=resume,
@@ -179,6 +189,15 @@ def test_a_runner_refuses_a_hostile_checkpoint(
     assert not marker.exists()
 
 
+def test_weights_to_start_from_are_read_weights_only(hostile, marker, stock_loading):
+    before = CheckpointLoader._schemes
+    member = segmentor(init_cfg=dict(type='Pretrained', checkpoint=str(hostile())))
+    with pytest.raises(ValueError, match='refused to load'):
+        build(distiller_config(members=dict(student=member)))
+    assert not marker.exists()
+    assert CheckpointLoader._schemes is before
+
+
 def test_a_frozen_teacher_refuses_a_hostile_checkpoint(city, hostile, marker, tmp_path):
     frozen = dict(frozen=True, checkpoint=str(hostile()))
     config = demo_config(city, tmp_path, model__members__teacher=frozen)
@@ -187,7 +206,7 @@ def test_a_frozen_teacher_refuses_a_hostile_checkpoint(city, hostile, marker, tm
     assert not marker.exists()
 
 
-def test_a_config_text_in_a_checkpoint_is_not_run(city, real, marker, tmp_path, safe_loading):
+def test_a_config_text_in_a_checkpoint_is_not_run(city, real, marker, tmp_path, loading_safely):
     text = f'opened = open({str(marker)!r}, "w").close()'
     Config.fromstring(text, file_format='.py')
     assert marker.is_file(), 'the text is not hostile'
@@ -276,7 +295,7 @@ def test_the_refusal_names_the_flag_and_what_it_does(hostile):
 
 @pytest.mark.parametrize('load', [read_checkpoint, CheckpointLoader.load_checkpoint])
 def test_a_trusted_file_is_read_and_its_code_runs(
-    load, real, hostile, marker, trust, safe_loading, warnings_of
+    load, real, hostile, marker, trust, loading_safely, warnings_of
 ):
     trust(True)
     path = hostile('an expression')
@@ -318,7 +337,7 @@ def test_trust_does_not_extend_to_the_config_text(real, marker, tmp_path, trust)
 
 
 def test_trust_outlives_the_building_of_a_distiller(
-    city, hostile, marker, tmp_path, trust, safe_loading
+    city, hostile, marker, tmp_path, trust, loading_safely
 ):
     config = demo_config(city, tmp_path, config=OFFLINE, load_from=str(hostile()))
     teacher = save_segmentor(tmp_path / 'teacher.pth', plain_config(config, 'teacher').model)
@@ -374,7 +393,7 @@ def test_a_trusted_network_is_no_state_dict(network, tmp_path, trust):
 
 
 @pytest.fixture
-def downloads(monkeypatch, tmp_path, safe_loading):
+def downloads(monkeypatch, tmp_path, loading_safely):
     """Serve one file for every address; returns the addresses that were asked for."""
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'home'))
     asked = []
@@ -394,6 +413,20 @@ def test_a_file_is_downloaded_once(downloads, tmp_path):
     assert path == tmp_path / 'home' / 'checkpoints' / 'resnet18_v1c-b5776b93.pth'
     assert fetch(RESNET + '?download=1') == path
     assert CheckpointLoader.load_checkpoint(RESNET)['weight'].tolist() == [0, 1, 2]
+    assert downloads == [RESNET]
+
+
+def test_of_several_at_once_one_downloads(downloads, monkeypatch):
+    download = torch.hub.download_url_to_file
+
+    def slowly(*args, **options):
+        download(*args, **options)
+        time.sleep(0.2)
+
+    monkeypatch.setattr(torch.hub, 'download_url_to_file', slowly)
+    with ThreadPoolExecutor(4) as pool:
+        paths = set(pool.map(fetch, [RESNET] * 4))
+    assert len(paths) == 1
     assert downloads == [RESNET]
 
 
@@ -488,7 +521,7 @@ def test_a_failed_download_says_what_to_do(url, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize('name', ['s3://a/b.pth', 'cluster:s3://a/b.pth', 'petrel://a', 'pavi://a'])
-def test_schemes_that_unpickle_are_shut(name, safe_loading):
+def test_schemes_that_unpickle_are_shut(name, loading_safely):
     with pytest.raises(ValueError, match=f'{name} cannot be read weights-only: download it'):
         CheckpointLoader.load_checkpoint(name)
 

@@ -24,7 +24,7 @@ val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 vis_backends = [dict(type='LocalVisBackend')]
 visualizer = dict(type='SegLocalVisualizer', vis_backends=vis_backends, name='visualizer')
-log_processor = dict(by_epoch=False)
+log_processor = dict(type='mmseg_adm.LogProcessor', by_epoch=False)
 log_level = 'INFO'
 load_from = None
 resume = False

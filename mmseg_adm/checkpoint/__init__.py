@@ -1,8 +1,8 @@
-"""Checkpoints: fetched first, read without running code, recognised, compared strictly."""
+"""Checkpoints: fetched first, read without running code, recognized, compared strictly."""
 
 from .difference import check_state_dict
 from .fetching import drop_pretrained, fetch, is_remote, local_path
-from .loaders import install_safe_loading
+from .loaders import install_safe_loading, safe_loading
 from .matching import MemberWeights, member_weights
 from .reading import read_checkpoint, trust_checkpoints, weights_of
 from .record import RECORD, sha256_of, weights_record
@@ -18,6 +18,7 @@ __all__ = [
     'local_path',
     'member_weights',
     'read_checkpoint',
+    'safe_loading',
     'sha256_of',
     'trust_checkpoints',
     'weights_of',

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlparse
 
 import torch
-from mmengine.dist import barrier
+from filelock import FileLock
 from mmengine.runner import checkpoint as mmengine_checkpoint
 
 REMOTE_PREFIXES = (
@@ -32,23 +31,20 @@ def fetch(url: str) -> Path:
     Raises:
         FileNotFoundError: If it cannot be downloaded; the message names ``--no-pretrained``.
     """
-    folder = _downloads()
-    target = folder / _cached_name(url)
-    problem: Exception | None = None
-    if not target.is_file() and int(os.environ.get('LOCAL_RANK', 0)) == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            torch.hub.download_url_to_file(url, str(target), progress=False)
-        except (OSError, ValueError, HTTPException) as error:
-            problem = error
-    barrier()
-    if not target.is_file():
+    target = _downloads() / _cached_name(url)
+    if target.is_file():
+        return target
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f'{target}.lock'):
+            if not target.is_file():
+                torch.hub.download_url_to_file(url, str(target), progress=False)
+    except (OSError, ValueError, HTTPException) as error:
         raise FileNotFoundError(
-            f'could not download {url} ({problem or "see the first process"}). Download it '
-            f'elsewhere and put it at {target}, or pass --no-pretrained to start without '
-            'downloaded weights; a frozen teacher then needs a file of its own, '
-            'model.members.<name>.checkpoint=PATH'
-        )
+            f'could not download {url} ({error}). Download it elsewhere and put it at {target}, or '
+            'pass --no-pretrained to start without downloaded weights; a frozen teacher then needs '
+            'a file of its own, model.members.<name>.checkpoint=PATH'
+        ) from error
     return target
 
 
@@ -98,7 +94,7 @@ def local_path(checkpoint: str) -> Path:
 
 
 def drop_pretrained(config: dict, remote_only: bool = False) -> None:
-    """Remove initialisation from checkpoints, in place and at any depth.
+    """Remove initialization from checkpoints, in place and at any depth.
 
     Args:
         config: A model config.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
@@ -35,3 +38,15 @@ def install_safe_loading() -> None:
     CheckpointLoader.register_scheme('', load_from_local, force=True)
     CheckpointLoader.register_scheme(REMOTE_PREFIXES, load_from_remote, force=True)
     CheckpointLoader.register_scheme(UNSUPPORTED_PREFIXES, load_from_unsupported, force=True)
+
+
+@contextmanager
+def safe_loading() -> Iterator[None]:
+    """:func:`install_safe_loading` for a while."""
+    schemes = CheckpointLoader._schemes
+    CheckpointLoader._schemes = schemes.copy()
+    install_safe_loading()
+    try:
+        yield
+    finally:
+        CheckpointLoader._schemes = schemes

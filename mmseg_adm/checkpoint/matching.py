@@ -1,4 +1,4 @@
-"""Recognising what a file holds, and what of it a member uses."""
+"""Recognizing what a file holds, and what of it a member uses."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class MemberWeights:
 
     Args:
         state_dict: By the names of the member's network.
-        notes: What was recognised and what is left out, for the log.
+        notes: What was recognized and what is left out, for the log.
         backbone_only: Whether all but the backbone starts untrained.
     """
 
@@ -47,7 +47,7 @@ def member_weights(
 ) -> MemberWeights:
     """The weights in a file as a member uses them.
 
-    Recognised are segmentors, also wrapped, averaged or among the members of a distillation,
+    Recognized are segmentors, also wrapped, averaged or among the members of a distillation,
     and backbones. Nothing else may differ from the network than what the notes tell.
 
     Args:

@@ -1,4 +1,4 @@
-"""Hooks, loops and optimiser wrappers."""
+"""Runner, hooks, loops and optimizer wrappers."""
 
 from .hooks import (
     ConsensusPictureHook,
@@ -12,9 +12,11 @@ from .hooks import (
     ResumeGuardHook,
     StudentCheckpointHook,
 )
+from .log_processor import LogProcessor
 from .loops import MembersTestLoop, MembersValLoop
 from .metrics import ClassIoUMetric
 from .optim import CPUAmpOptimWrapper, GroupOptimWrapper, GroupOptimWrapperConstructor
+from .runner import QuietRunner
 
 __all__ = [
     'CPUAmpOptimWrapper',
@@ -27,10 +29,12 @@ __all__ = [
     'ForegroundProbeHook',
     'GroupOptimWrapper',
     'GroupOptimWrapperConstructor',
+    'LogProcessor',
     'MemberPauseHook',
     'MembersTestLoop',
     'MembersValLoop',
     'PreflightHook',
+    'QuietRunner',
     'ResumeGuardHook',
     'StudentCheckpointHook',
 ]

@@ -20,7 +20,7 @@ from .unwrap import unwrapped
 
 
 class AgreementMetric(BaseMetric):
-    """Percentage of labelled pixels where all members predict the same class.
+    """Percentage of labeled pixels where all members predict the same class.
 
     Args:
         ignore_index: Labels that do not count.
@@ -37,18 +37,18 @@ class AgreementMetric(BaseMetric):
         """Count one batch; each sample holds ``label`` and ``predictions``, (H, W) each."""
         for sample in data_samples:
             first, *others = sample['predictions']
-            labelled = sample['label'].to(first.device) != self.ignore_index
-            same = labelled
+            labeled = sample['label'].to(first.device) != self.ignore_index
+            same = labeled
             for other in others:
                 same = same & (first == other)
-            self.results.append((int(same.sum()), int(labelled.sum())))
+            self.results.append((int(same.sum()), int(labeled.sum())))
 
     def compute_metrics(self, results: list[tuple[int, int]]) -> dict[str, float]:
         """The percentage over all images; nothing where there are no labels."""
         if not results:
             return {}
-        same, labelled = (sum(counts) for counts in zip(*results, strict=True))
-        return {'agreement': round(100 * same / max(labelled, 1), 2)}
+        same, labeled = (sum(counts) for counts in zip(*results, strict=True))
+        return {'agreement': round(100 * same / max(labeled, 1), 2)}
 
 
 class _MembersLoop:

@@ -29,20 +29,20 @@ def draw_panel(
         image: (H, W, 3), RGB, uint8.
         labels: (H, W) class indices; 255 is drawn black.
         predictions: (H, W) class indices by member.
-        weights: (h, w) maps in [-1, 1] by name, drawn on one colour scale from 0 to 1.
+        weights: (h, w) maps in [-1, 1] by name, drawn on one color scale from 0 to 1.
         classes: Names.
-        palette: Their RGB colours.
+        palette: Their RGB colors.
         title: Above everything.
 
     Returns:
         (height, width, 3), RGB, uint8.
     """
-    colours = np.zeros((256, 3), dtype=np.uint8)
-    colours[: len(palette)] = np.asarray(palette, dtype=np.uint8)
-    tiles: dict[str, np.ndarray] = {'image': image, 'labels': colours[labels.astype(np.uint8)]}
+    colors = np.zeros((256, 3), dtype=np.uint8)
+    colors[: len(palette)] = np.asarray(palette, dtype=np.uint8)
+    tiles: dict[str, np.ndarray] = {'image': image, 'labels': colors[labels.astype(np.uint8)]}
     for name, prediction in predictions.items():
         shown = np.where(labels == IGNORED, IGNORED, prediction).astype(np.uint8)
-        tiles[f'{name} predicts'] = colours[shown]
+        tiles[f'{name} predicts'] = colors[shown]
 
     count = len(tiles) + len(weights) + (len(predictions) > 1)
     rows = -(-count // COLUMNS)
@@ -82,7 +82,7 @@ def draw_panel(
         np.concatenate([labels.ravel(), *(p.ravel() for p in predictions.values())])
     )
     figure.legend(
-        handles=[Patch(color=colours[index] / 255, label=classes[index])
+        handles=[Patch(color=colors[index] / 255, label=classes[index])
                  for index in present if index < len(classes)],
         loc='outside lower center', ncols=10, frameon=False, fontsize='small',
     )  # fmt: skip

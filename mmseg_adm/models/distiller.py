@@ -10,7 +10,7 @@ from mmengine.model import BaseModel, ModuleDict
 from mmseg.registry import MODELS as MMSEG_MODELS
 from torch import Tensor, nn
 
-from mmseg_adm.checkpoint import check_state_dict, install_safe_loading
+from mmseg_adm.checkpoint import check_state_dict, safe_loading
 from mmseg_adm.config.members import resolve_members
 from mmseg_adm.registry import MODELS
 
@@ -56,7 +56,6 @@ class KnowledgeDistiller(BaseModel):
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
     ) -> None:
-        install_safe_loading()
         shared = data_preprocessor if isinstance(data_preprocessor, dict) else None
         members = resolve_members(dict(members=members, data_preprocessor=shared))
         if isinstance(data_preprocessor, dict):
@@ -122,6 +121,11 @@ class KnowledgeDistiller(BaseModel):
         """Of the student; mmseg's test-time augmentation asks for it."""
         return self.network(self.student).out_channels
 
+    def init_weights(self) -> None:
+        """As in MMEngine; files that it starts from are read weights-only."""
+        with safe_loading():
+            super().init_weights()
+
     def forward(
         self,
         inputs: Tensor | dict,
@@ -162,11 +166,11 @@ class KnowledgeDistiller(BaseModel):
                     losses.update(_named(name, method.strength, method(step)))
         if self.paused_members and self.training and not self.pauses_members:
             raise RuntimeError(
-                f'a method pauses {", ".join(self.paused_members)}, and nobody keeps the optimiser '
+                f'a method pauses {", ".join(self.paused_members)}, and nobody keeps the optimizer '
                 "from it: add default_hooks=dict(member_pause=dict(type='mmseg_adm.MemberPauseHook'"
                 '))'
             )
-        losses.update(self._idle_parameters(active))
+        self._keep_idle_parameters(losses, active)
         return losses
 
     def _follow(self) -> None:
@@ -268,13 +272,14 @@ class KnowledgeDistiller(BaseModel):
         head: Any = decode_head_of(self.network(self.student))
         return DistillationStep(self._taps_by_member(), labels.long(), head.ignore_index)
 
-    def _idle_parameters(self, active: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-        """Zeros that keep switched-off parameters in the graph: DDP waits for every gradient."""
-        return {
-            f'{name}.loss_idle': 0 * sum(parameter.sum() for parameter in method.parameters())
-            for name, method in self.methods.items()
-            if name not in active and any(True for _ in method.parameters())
-        }
+    def _keep_idle_parameters(self, losses: dict, active: Mapping[str, nn.Module]) -> None:
+        """Keep switched-off parameters in the graph by nothing: DDP waits for every gradient."""
+        idle = [parameter for name, method in self.methods.items() if name not in active
+                for parameter in method.parameters()]  # fmt: skip
+        if idle:
+            term = next(key for key, value in losses.items()
+                        if 'loss' in key and isinstance(value, Tensor))  # fmt: skip
+            losses[term] = losses[term] + 0 * sum(parameter.sum() for parameter in idle)
 
 
 def _view(by_member: Any, name: str) -> Any:

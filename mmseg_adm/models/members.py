@@ -25,7 +25,7 @@ class FrozenMember:
     """A network that only teaches: in eval for good, without gradient, never saved.
 
     A plain object, so that the network stays outside the module tree: ``train()``,
-    ``state_dict()``, ``init_weights()``, optimisers and distributed wrappers don't see it.
+    ``state_dict()``, ``init_weights()``, optimizers and distributed wrappers don't see it.
 
     Args:
         network: The segmentor, its weights loaded.
@@ -98,7 +98,7 @@ def _load(name: str, network: Any, checkpoint: str, frozen: bool) -> Path:
     network.load_state_dict(weights.state_dict, strict=False)
     notes = f': {"; ".join(weights.notes)}' if weights.notes else ''
     print_log(f"Loaded member '{name}' from {path}{notes}", logger='current')
-    # Runner.train() calls init_weights: what is loaded must not be initialised again.
+    # Runner.train() calls init_weights: what is loaded must not be initialized again.
     (network.backbone if weights.backbone_only else network).is_init = True
     return path
 

@@ -58,7 +58,7 @@ def build_networks(members: Mapping[str, dict]) -> Networks:
             found.frozen[name] = member
             continue
         found.trained[name] = member
-        # The file may hold the backbone alone: then the rest is still to be initialised.
+        # The file may hold the backbone alone: then the rest is still to be initialized.
         if config.get('checkpoint') and member.is_init:
             found.checkpoints[name] = config['checkpoint']
     for name, config in bridges.items():

@@ -133,6 +133,10 @@ def test_what_is_broken_on_one_rank_lets_no_rank_try_the_step(launched):
     assert healthy['terms'] == broken['terms'] == 0
 
 
+def test_one_rank_builds_and_downloads_alone(launched):
+    assert (launched / 'alone.txt').read_text().startswith('teacher-')
+
+
 def test_ranks_draw_one_seed(launched):
     first, second = (found['drawn seed'] for found in streams(launched))
     assert first == second

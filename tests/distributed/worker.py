@@ -7,6 +7,7 @@ test_two_processes.py reads it; that file also calls the functions here in one p
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from datetime import timedelta
 from itertools import islice
@@ -187,12 +188,31 @@ def clone_of(model: nn.Module) -> dict[str, Tensor]:
 def without_idle_parameters(folder: Path) -> None:
     """The same start without the zeros that keep a method's parameters in the graph."""
     problem = 'none'
-    with patch.object(KnowledgeDistiller, '_idle_parameters', lambda self, active: {}):
+    with patch.object(KnowledgeDistiller, '_keep_idle_parameters', lambda *_: None):
         try:
             start_and_stop('ADM', folder)
         except RuntimeError as error:
             problem = str(error)
     (folder / f'without_idle_{get_rank()}.txt').write_text(problem)
+
+
+def build_alone(folder: Path) -> None:
+    """Build, on the last rank alone, with a teacher that is still to be downloaded."""
+    if get_rank() == 0:
+        return
+
+    def download(url: str, target: str, **_: object) -> None:
+        shutil.copy(folder / TEACHER, target)
+
+    address = 'https://example.org/teacher.pth'
+    members = dict(student=network(4), teacher=network(8, frozen=True, checkpoint=address))
+    with (
+        patch.object(torch.hub, 'get_dir', lambda: str(folder)),
+        patch.object(torch.hub, 'download_url_to_file', download),
+    ):
+        build(distiller_config(members=members))
+    (path,) = (folder / 'checkpoints').glob('*.pth')
+    (folder / 'alone.txt').write_text(path.name)
 
 
 def read_stream(folder: Path) -> None:
@@ -231,6 +251,7 @@ def main() -> None:
     torch.distributed.init_process_group('gloo', timeout=timedelta(seconds=60))
     assert get_world_size() == WORLD_SIZE
     read_stream(folder)
+    build_alone(folder)
     inspect(folder)
     compare_gradients(folder, 'joined')
     with patch.object(DistillationStep, 'reduce_mean', staticmethod(lambda total: total)):

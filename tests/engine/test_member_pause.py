@@ -67,6 +67,7 @@ class Training:
 
     def step(self, pauses, seed=0):
         self.pauses = pauses
+        self.hook.before_train_iter(self.runner, 0)
         logs = self.model.train_step(raw_batch(seed=seed), self.wrapper)
         self.hook.after_train_iter(self.runner, 0)
         return logs
@@ -78,10 +79,11 @@ class Training:
         return gradients(self.model, raw_batch(seed=seed), plain)
 
     def state(self, member):
-        """Parameters, not the running statistics, and what the optimisers know about them."""
+        """Parameters and what the optimizers know about them, and running statistics."""
+        network = self.model.members[member]
         optimizers = [each.optimizer for each in self.wrappers]
-        state = {}
-        for key, parameter in self.model.members[member].named_parameters():
+        state = {key: (buffer.clone(), None) for key, buffer in network.named_buffers()}
+        for key, parameter in network.named_parameters():
             known = [optimizer.state[parameter] for optimizer in optimizers
                      if parameter in optimizer.state]  # fmt: skip
             state[key] = copy.deepcopy((parameter.detach(), known))
@@ -100,7 +102,8 @@ def test_a_paused_member_stays_as_it_is(config):
     training = Training(config)
     training.step(False, seed=1)
     student, teacher = training.state('student'), training.state('teacher')
-    assert all(known for _, known in teacher.values())
+    assert all(known != [] for _, known in teacher.values())
+    assert any(key.endswith('running_var') for key in teacher)
     for seed in (2, 3):
         logs = training.step(True, seed)
         assert logs['switokd.paused'] == 1
@@ -153,6 +156,20 @@ def test_each_accumulation_begins_anew(wrap):
     assert training.hook.gathered == set()
 
 
+@pytest.mark.parametrize('paused', [0, 1])
+def test_running_statistics_take_in_the_batches_that_count(paused):
+    expected = Training(together(OPTIMIZERS['SGD'], accumulative_counts=2))
+    expected.step(False, seed=1 - paused)
+    training = Training(together(OPTIMIZERS['SGD'], accumulative_counts=2))
+    for seed in (0, 1):
+        training.step(seed == paused, seed)
+    for member, alike in (('teacher', True), ('student', False)):
+        found, counted = (
+            dict(each.model.members[member].named_buffers()) for each in (training, expected)
+        )
+        assert (differences(counted, found) == []) == alike
+
+
 def test_clipping_sees_no_gradient_of_the_paused():
     config = together(dict(type='SGD', lr=RATE), clip_grad=dict(max_norm=0.01))
     # Without ADM, whose projection has by far the largest gradient here.
@@ -202,7 +219,7 @@ PAUSED = (1, 3)
 
 
 class Teachers(Hook):
-    """Notes the teacher's parameters after each iteration, and what was logged."""
+    """Notes the teacher's weights and statistics after each iteration, and what was logged."""
 
     def __init__(self):
         self.states = []
@@ -210,7 +227,7 @@ class Teachers(Hook):
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         teacher = runner.model.members['teacher']
-        self.states.append(copy.deepcopy(dict(teacher.named_parameters())))
+        self.states.append(copy.deepcopy(teacher.state_dict()))
         self.paused.append(bool(outputs['switokd.paused']))
 
 

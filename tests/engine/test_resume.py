@@ -3,9 +3,8 @@ import torch
 from factory import ROOT, build, demo_config, differences
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from mmengine.runner.checkpoint import CheckpointLoader
 
-from mmseg_adm.checkpoint import install_safe_loading, read_checkpoint
+from mmseg_adm.checkpoint import read_checkpoint, safe_loading
 from mmseg_adm.export import plain_config
 
 pytestmark = pytest.mark.core
@@ -49,12 +48,9 @@ class Iterations(Hook):
 
 
 @pytest.fixture(autouse=True, scope='module')
-def safe_loading():
-    schemes = CheckpointLoader._schemes
-    CheckpointLoader._schemes = schemes.copy()
-    install_safe_loading()
-    yield
-    CheckpointLoader._schemes = schemes
+def schemes():
+    with safe_loading():
+        yield
 
 
 @pytest.fixture(scope='module')
@@ -177,8 +173,21 @@ def test_the_stock_data_stream_does_not_resume_exactly(make_config, tmp_path):
 @pytest.mark.parametrize(
     ('change', 'text'),
     [
-        (dict(train_dataloader__batch_size=3), r'\n  batch size: 2 then, 3 now'),
-        (dict(optim_wrapper__accumulative_counts=2), r'\n  accumulative_counts: 1 then, 2 now'),
+        (dict(train_dataloader__batch_size=3), r'\n  train_dataloader.batch_size: 2 then, 3 now\n'),
+        (
+            dict(optim_wrapper__accumulative_counts=2),
+            r'\n  optim_wrapper\.accumulative_counts: not set then, 2 now\n',
+        ),
+        (
+            dict(optim_wrapper__optimizer=dict(type='SGD', lr=0.1)),
+            r'\n  optim_wrapper\.optimizer\.lr: 0.002 then, 0.1 now\n(.*\n)*'
+            r'  optim_wrapper\.optimizer\.type: AdamW then, SGD now\n',
+        ),
+        (
+            dict(model__methods__kd__tau=2.0, model__methods__adm=None),
+            r'\n  model\.methods\.adm\.type: mmseg_adm\.ADM then, not set now\n(.*\n)*'
+            r'  model\.methods\.kd\.tau: \S+ then, 2.0 now\n',
+        ),
         (dict(randomness__seed=7), r'data stream has seed 7.* has 0: set randomness.seed=0'),
     ],
 )
@@ -211,6 +220,9 @@ def test_the_guard_can_be_switched_off_as_its_message_says(make_config, first_ch
         train(config)
     config.merge_from_dict({'default_hooks.resume_guard.strict': False})
     assert train(config) == [1]
+    logs = ''.join(path.read_text() for path in tmp_path.glob('*/*.log'))
+    warning = 'WARNING - Resumed a run with other settings:\n  train_dataloader.batch_size: 2 then'
+    assert warning in logs
 
 
 def test_another_number_of_processes_is_not_resumed(make_config, first_checkpoint, tmp_path):

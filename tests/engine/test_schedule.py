@@ -77,11 +77,7 @@ def test_strengths_in_a_run(city, tmp_path):
     assert [each['dml'] for each in seen.strengths] == [0, 0, 0, 1, 1]
     for strengths, logged in zip(seen.strengths, seen.logged, strict=True):
         for method, strength in strengths.items():
-            ran = {name for name in logged if name.startswith(f'{method}.loss_')} - {
-                f'{method}.loss_idle'
-            }
-            assert bool(ran) == (strength > 0)
-            assert (f'{method}.loss_idle' in logged) == (method == 'adm' and strength == 0)
+            assert any(name.startswith(f'{method}.') for name in logged) == (strength > 0)
 
 
 def test_methods_without_a_schedule_run_at_full_strength(city, tmp_path):

@@ -2,17 +2,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from factory import ROOT, demo_config, save_segmentor
+from factory import ROOT, demo_config
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from mmengine.runner.checkpoint import CheckpointLoader
 from mmseg.registry import METRICS
 from mmseg.registry import MODELS as MMSEG_MODELS
 
-from mmseg_adm.checkpoint import install_safe_loading, read_checkpoint
-from mmseg_adm.export import plain_config
+from mmseg_adm.checkpoint import read_checkpoint, safe_loading
 
 pytestmark = pytest.mark.core
 
@@ -146,13 +144,12 @@ def test_the_files_carry_the_name_of_the_deployed_member(city, tmp_path):
     assert not list(tmp_path.glob('student_*'))
 
 
-def test_a_resumed_run_removes_what_the_run_before_exported(city, tmp_path, monkeypatch):
+def test_a_resumed_run_removes_what_the_run_before_exported(city, tmp_path):
     options = dict(train_cfg__val_begin=1000)
     Runner.from_cfg(scripted_config(city, tmp_path, train_cfg__max_iters=1, **options)).train()
     assert {path.name for path in tmp_path.glob('student*')} < beside('iter_1')
-    monkeypatch.setattr(CheckpointLoader, '_schemes', CheckpointLoader._schemes.copy())
-    install_safe_loading()
-    Runner.from_cfg(scripted_config(city, tmp_path, resume=True, **options)).train()
+    with safe_loading():
+        Runner.from_cfg(scripted_config(city, tmp_path, resume=True, **options)).train()
     assert {path.name for path in tmp_path.glob('student*')} < beside('iter_3')
 
 
@@ -194,31 +191,3 @@ def test_a_run_whose_student_could_not_be_exported_does_not_start(city, tmp_path
     with pytest.raises(ValueError, match='neither a test_dataloader nor a val_dataloader'):
         Runner.from_cfg(config).train()
     assert not list(tmp_path.glob('*.pth'))
-
-
-def test_nothing_is_fetched_while_one_process_exports(city, tmp_path, monkeypatch):
-    """Other processes would wait for the fetching in vain: only rank 0 exports."""
-    address = 'https://example.org/teacher.pth'
-    config = scripted_config(city, tmp_path / 'run')
-    teacher = plain_config(config, 'teacher').model
-    path = save_segmentor(tmp_path / 'teacher.pth', teacher)
-    config.train_cfg.update(max_iters=1, val_interval=10, val_begin=10)
-    config.model.members.teacher.update(frozen=True, checkpoint=address)
-    config.model.members.bridge = dict(type='mmseg_adm.TeacherBridge')
-    config.model.student = 'bridge'
-    config.model.methods = dict(sokd=dict(type='mmseg_adm.SOKD'))
-    config.default_hooks.checkpoint.save_best = None
-
-    def fetch(url):
-        assert not started, f'{url} would be fetched'
-        assert url == address
-        return Path(path)
-
-    monkeypatch.setattr('mmseg_adm.checkpoint.fetching.fetch', fetch)
-    started = False
-    runner = Runner.from_cfg(config)
-    started = True
-    runner.train()
-    exported = read_checkpoint(tmp_path / 'run' / 'bridge_iter_1.pth')['state_dict']
-    assert torch.equal(exported['backbone.stem.0.weight'],
-                       read_checkpoint(path)['state_dict']['backbone.stem.0.weight'])  # fmt: skip

@@ -27,7 +27,7 @@ class ConsensusPictureHook(Hook):
 
     Image, labels, every member's prediction, and for a method that chooses locations (ADM)
     its similarity, consensus weight and divergence weight. The panel goes to MMEngine's
-    visualiser and as ``<out_dir>/consensus_<image>_iter_<n>.png``.
+    visualizer and as ``<out_dir>/consensus_<image>_iter_<n>.png``.
 
     Args:
         indices: Which images of the validation set.

@@ -23,7 +23,7 @@ from mmseg_adm.registry import HOOKS
 class ForegroundProbeHook(Hook):
     """Measures where the members agree and where they respond, on a few validation images.
 
-    Every ``interval`` iterations it logs, as means over the labelled positions of all images:
+    Every ``interval`` iterations it logs, as means over the labeled positions of all images:
 
     - ``probe/similarity_foreground`` and ``..._background``: the cosine of the members' logits,
       centred over classes (which exists for networks of any width);

@@ -6,11 +6,10 @@ from collections.abc import Callable
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner
 from torch import Tensor
 
-from mmseg_adm.engine.unwrap import unwrapped
+from mmseg_adm.engine.unwrap import optimizers_of, unwrapped
 from mmseg_adm.registry import HOOKS
 
 
@@ -21,15 +20,16 @@ class MemberPauseHook(Hook):
     Losses times zero would not do: momentum and weight decay would still move it. What a batch
     adds to the gradients of a member that the batch's methods pause is dropped, whatever term
     it comes from; if nothing else was accumulated, the gradients are taken away before the
-    optimiser steps, and it skips the member.
+    optimizer steps, and it skips the member. Its running statistics are put back after the batch.
     """
 
     priority = 'VERY_HIGH'
 
     def before_train(self, runner: Runner) -> None:
-        """Watch the parameters of the members that can be paused, and their optimisers."""
+        """Watch the parameters of the members that can be paused, and their optimizers."""
         self.model = unwrapped(runner)
         methods = getattr(self.model, 'methods', {}).values()
+        self.buffers: dict[str, list[Tensor]] = {}
         self.members = sorted({name for method in methods for name in method.may_pause()})
         if not self.members:
             return
@@ -40,10 +40,15 @@ class MemberPauseHook(Hook):
             for parameter in self.model.network(name).parameters():
                 if parameter.requires_grad:
                     parameter.register_hook(self._filter(name))
-        wrapper = runner.optim_wrapper
-        wrappers = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
-        for each in wrappers:
-            each.optimizer.register_step_pre_hook(self._before_step)
+        for optimizer in optimizers_of(runner):
+            optimizer.register_step_pre_hook(self._before_step)
+
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None
+    ) -> None:
+        """Keep the running statistics: whether a batch pauses a member shows after its pass."""
+        for name in self.members:
+            self.buffers[name] = [each.clone() for each in self.model.network(name).buffers()]
 
     def after_train_iter(
         self,
@@ -52,8 +57,14 @@ class MemberPauseHook(Hook):
         data_batch: dict | None = None,
         outputs: dict | None = None,
     ) -> None:
-        """Begin anew once the optimisers have stepped."""
-        if self.members and runner.optim_wrapper.should_update():
+        """Put back what the pass has changed, and begin anew once the optimizers have stepped."""
+        if not self.members:
+            return
+        for name in self.model.paused_members:
+            buffers = self.model.network(name).buffers()
+            for buffer, kept in zip(buffers, self.buffers[name], strict=True):
+                buffer.copy_(kept)
+        if runner.optim_wrapper.should_update():
             self.gathered.clear()
 
     def _filter(self, name: str) -> Callable[[Tensor], Tensor | None]:

@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
+import json
+
+from mmengine.config import Config
 from mmengine.dist import get_world_size
 from mmengine.hooks import CheckpointHook, Hook
-from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 
-from mmseg_adm.checkpoint import RECORD, weights_record
+from mmseg_adm.checkpoint import RECORD, install_safe_loading, weights_record
 from mmseg_adm.engine.unwrap import unwrapped
 from mmseg_adm.registry import HOOKS
+
+# Parts of the config whose settings are recorded, each by its path.
+SETTINGS = ('model.methods', 'optim_wrapper', 'train_dataloader.batch_size')
 
 
 @HOOKS.register_module()
 class ResumeGuardHook(Hook):
-    """Records the frozen members and the batch in each checkpoint; compares when resuming.
+    """Records what a run depends on in each checkpoint; compares when resuming.
+
+    These are the frozen members' weights, the number of processes, and the settings of methods,
+    optimizers and batch (:data:`SETTINGS`). Checkpoints are read weights-only.
 
     Args:
-        strict: Refuse to resume a run with other settings.
+        strict: Refuse to resume a run with other settings, rather than warn.
     """
 
     priority = 'VERY_HIGH'
 
     def __init__(self, strict: bool = True) -> None:
         self.strict = strict
+
+    def before_run(self, runner: Runner) -> None:
+        """Make MMEngine read weights only: its loading comes next."""
+        install_safe_loading()
 
     def before_train(self, runner: Runner) -> None:
         """Refuse checkpoints amid an accumulation.
@@ -56,34 +68,49 @@ class ResumeGuardHook(Hook):
         """Compare with the run that is resumed.
 
         Raises:
-            ValueError: If a frozen member, the batch or the number of processes is another.
+            ValueError: If something recorded is another now; with all that is.
         """
         earlier = checkpoint.get('meta', {}).get(RECORD)
-        if not (self.strict and runner._resume and earlier is not None):
+        if not runner._resume or earlier is None:
             return
         now = self._record(runner)
-        changed = [
-            f'  {key}: {earlier.get(key)!r} then, {now.get(key)!r} now'
+        changed = '\n'.join(
+            f'  {key}: {earlier.get(key, "not set")} then, {now.get(key, "not set")} now'
             for key in sorted(earlier.keys() | now.keys())
             if earlier.get(key) != now.get(key)
-        ]
-        if changed:
+        )
+        if changed and self.strict:
             raise ValueError(
                 'the checkpoint belongs to a run with other settings, so resuming it would not '
-                'continue it:\n' + '\n'.join(changed) + '\nTo resume all the same: '
+                f'continue it:\n{changed}\nTo resume all the same: '
                 '--cfg-options default_hooks.resume_guard.strict=False'
             )
+        if changed:
+            runner.logger.warning(f'Resumed a run with other settings:\n{changed}')
 
     @staticmethod
     def _record(runner: Runner) -> dict:
-        model = unwrapped(runner)
         record: dict = {'processes': get_world_size()}
-        loader = runner.train_dataloader
-        record['batch size'] = (
-            loader['batch_size'] if isinstance(loader, dict) else loader.batch_size
-        )
-        for name, member in getattr(model, 'frozen', {}).items():
+        for path in SETTINGS:
+            record.update(_flat(path, _setting(runner.cfg, path)))
+        for name, member in getattr(unwrapped(runner), 'frozen', {}).items():
             record[weights_record(name)] = member.sha256
-        if isinstance(runner.optim_wrapper, OptimWrapper):
-            record['accumulative_counts'] = runner.optim_wrapper._accumulative_counts
         return record
+
+
+def _setting(config: Config, path: str) -> object:
+    """What a config has at ``path``, in the types that a checkpoint may hold."""
+    value: object = config.to_dict()
+    for key in path.split('.'):
+        value = value.get(key) if isinstance(value, dict) else None
+    return json.loads(json.dumps(value, default=str))
+
+
+def _flat(path: str, value: object) -> dict:
+    """Settings by path; what is ``None`` counts as not set."""
+    if not isinstance(value, dict):
+        return {} if value is None else {path: value}
+    items: dict = {}
+    for key, child in value.items():
+        items |= _flat(f'{path}.{key}', child)
+    return items

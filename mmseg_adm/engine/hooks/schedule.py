@@ -48,7 +48,8 @@ class DistillScheduleHook(Hook):
     """Sets the strength of each method before each iteration.
 
     At strength 0 a method does not run, and a frozen teacher that no running method reads is
-    not run either. The strength follows from the iteration alone: nothing to resume.
+    not run either. The strength follows from the iteration alone: nothing to resume. That of a
+    method with a schedule is logged as ``<method>.strength``.
 
     Args:
         schedules: By method: ``start``, ``ramp``, ``ramp_iters``, ``stop`` as in
@@ -84,6 +85,8 @@ class DistillScheduleHook(Hook):
         """Set the strengths of this iteration."""
         for name, method in self._methods(runner).items():
             method.strength = method_strength(runner.iter, **self.schedules.get(name, {}))
+            if self.schedules.get(name):
+                runner.message_hub.update_scalar(f'train/{name}.strength', method.strength)
 
     @staticmethod
     def _methods(runner: Runner) -> Mapping:

@@ -9,7 +9,6 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import Runner
 
 from mmseg_adm.config import is_distillation_config, resolve_config
-from mmseg_adm.engine.unwrap import unwrapped
 from mmseg_adm.export import export_member, plain_config
 from mmseg_adm.registry import HOOKS
 
@@ -35,9 +34,6 @@ class StudentCheckpointHook(Hook):
             raise ValueError('StudentCheckpointHook needs a KnowledgeDistiller')
         self.config = resolve_config(runner.cfg)
         plain_config(self.config)
-        for name, member in unwrapped(runner).frozen.items():
-            # Rank 0 exports alone: it must not fetch anything, for which ranks wait for each other.
-            self.config.model.members[name].checkpoint = str(member.checkpoint)
         self.student = runner.cfg.model.get('student', 'student')
         self.seen: tuple[Path, ...] = ()
         # A resumed run goes on with the exports of the run before.

@@ -1,4 +1,4 @@
-"""Optimiser wrappers: mixed precision on a CPU, and one optimiser per member or group."""
+"""Optimizer wrappers: mixed precision on a CPU, and one optimizer per member or group."""
 
 from .amp import CPUAmpOptimWrapper
 from .constructor import GroupOptimWrapperConstructor

@@ -1,4 +1,4 @@
-"""From a config to one optimiser per member or group of modules."""
+"""From a config to one optimizer per member or group of modules."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OPTIONS = ('accumulative_counts', 'dtype', 'loss_scale')
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class GroupOptimWrapperConstructor:
-    """One optimiser per group::
+    """One optimizer per group::
 
         optim_wrapper = dict(
             constructor='mmseg_adm.GroupOptimWrapperConstructor',
@@ -40,7 +40,7 @@ class GroupOptimWrapperConstructor:
         paramwise_cfg: Not for all groups at once: must be ``None``.
 
     Raises:
-        ValueError: If a group, path or option is wrong, or a parameter would have no optimiser.
+        ValueError: If a group, path or option is wrong, or a parameter would have no optimizer.
     """
 
     def __init__(self, optim_wrapper_cfg: Mapping, paramwise_cfg: Mapping | None = None) -> None:
@@ -71,7 +71,7 @@ class GroupOptimWrapperConstructor:
             raise ValueError('the optim_wrapper has no groups: name at least one')
 
     def __call__(self, model: nn.Module) -> GroupOptimWrapper:
-        """Build the optimisers of ``model``."""
+        """Build the optimizers of ``model``."""
         if is_model_wrapper(model):
             model = model.get_submodule('module')
         paths = self._paths(model)
@@ -113,7 +113,7 @@ class GroupOptimWrapperConstructor:
 
 
 def _idle(options: Mapping) -> OptimWrapper:
-    """An optimiser of nothing: schedules and checkpoints then have the same groups always."""
+    """An optimizer of nothing: schedules and checkpoints then have the same groups always."""
     return OptimWrapper(OPTIMIZERS.build(dict(options['optimizer'], params=[dict(params=[])])))
 
 

@@ -1,4 +1,4 @@
-"""Several optimisers behind one training step."""
+"""Several optimizers behind one training step."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ DTYPES = {None: None, 'float16': torch.float16, 'bfloat16': torch.bfloat16}
 
 
 class GroupOptimWrapper(OptimWrapperDict):
-    """Steps several optimisers after one backward pass, with accumulation, clipping and AMP.
+    """Steps several optimizers after one backward pass, with accumulation, clipping and AMP.
 
     MMEngine's dict of wrappers leaves the step to the model, because each wrapper has a loss
     of its own. The losses of a distiller are one sum whose terms reach different parameters:
-    one backward, one loss scaler, one count of accumulated batches serve all optimisers, and
+    one backward, one loss scaler, one count of accumulated batches serve all optimizers, and
     ``train_step`` of BaseModel and of MMEngine's distributed wrapper work as they are.
 
     Args:
@@ -61,7 +61,7 @@ class GroupOptimWrapper(OptimWrapperDict):
 
     @contextmanager
     def optim_context(self, model: nn.Module):
-        """Autocast, and no synchronisation of gradients amid an accumulation."""
+        """Autocast, and no synchronization of gradients amid an accumulation."""
         with (
             OptimWrapper.optim_context(self, model),
             torch.autocast(self.device, self.dtype, enabled=self.dtype is not None),
@@ -84,18 +84,18 @@ class GroupOptimWrapper(OptimWrapperDict):
         self._inner_count += 1
 
     def step(self, **kwargs) -> None:
-        """Unscale, clip and step each optimiser, then update the scale once."""
+        """Unscale, clip and step each optimizer, then update the scale once."""
         for wrapper in self.values():
             if _has_gradient(wrapper):
                 self.loss_scaler.unscale_(wrapper)
                 # By the wrapper's own step, which clips and which schedules count.
                 self.loss_scaler.step(wrapper, **kwargs)
             else:
-                wrapper.step(**kwargs)  # The scaler refuses an optimiser without any.
+                wrapper.step(**kwargs)  # The scaler refuses an optimizer without any.
         self.loss_scaler.update()
 
     def state_dict(self) -> dict:
-        """The state of each optimiser, and of the scaler where there is one."""
+        """The state of each optimizer, and of the scaler where there is one."""
         state = super().state_dict()
         if self.loss_scaler.is_enabled():
             state['loss_scaler'] = self.loss_scaler.state_dict()
@@ -110,7 +110,7 @@ class GroupOptimWrapper(OptimWrapperDict):
         groups = {name: state for name, state in state_dict.items() if name != 'loss_scaler'}
         if groups.keys() != self.optim_wrappers.keys():
             raise ValueError(
-                f'the checkpoint holds optimisers for {", ".join(groups)}; now they are '
+                f'the checkpoint holds optimizers for {", ".join(groups)}; now they are '
                 f'{", ".join(self.keys())}: resume with the optim_wrapper of the run before'
             )
         super().load_state_dict(groups)
