@@ -504,7 +504,10 @@ def test_valid_is_the_nearest_label(size, ignore_index):
     for b in range(2):
         for i in range(size[0]):
             for j in range(size[1]):
-                label = labels[b, i * 7 // size[0], j * 9 // size[1]]
+                # Where the center of the cell lies.
+                label = labels[
+                    b, (2 * i + 1) * 7 // (2 * size[0]), (2 * j + 1) * 9 // (2 * size[1])
+                ]
                 expected[b, i, j] = label != ignore_index
     assert torch.equal(step.valid(maps), expected)
     assert step.labels_like(maps) is step.labels_like(maps + 1)
