@@ -130,4 +130,5 @@ def _paired(args: argparse.Namespace) -> Config:
         args.method or 'adm',
         args.teacher_checkpoint,
         args.dataset_from or 'student',
+        pretrained=not args.no_pretrained,
     )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -13,8 +13,10 @@ from mmengine.dist import barrier, is_distributed, master_only
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-from mmseg_adm.checkpoint import drop_pretrained, install_safe_loading, is_remote, trust_checkpoints
-from mmseg_adm.config import read_config, resolve_config
+from mmseg_adm.checkpoint import install_safe_loading, trust_checkpoints
+from mmseg_adm.config import drop_downloads, read_config, resolve_config
+
+from .main import MISTAKES
 
 
 def load_config(
@@ -41,25 +43,8 @@ def load_config(
     config = source if isinstance(source, Config) else read_config(source)
     config = resolve_config(config, cfg_options)
     if not pretrained:
-        _keep_slowed(config)
-        drop_pretrained(config.model, remote_only=True)
-        if is_remote(config.get('load_from')):
-            config.load_from = None
+        drop_downloads(config)
     return config
-
-
-def _keep_slowed(config: Config) -> None:
-    """Refuse to drop the weights of a member that goes on from them at a low learning rate."""
-    paramwise = config.get('optim_wrapper', {}).get('paramwise_cfg') or {}
-    rates = paramwise.get('custom_keys', {})
-    for name, member in (config.model.get('members') or {}).items():
-        slowed = rates.get(f'members.{name}', {}).get('lr_mult', 1) < 1
-        if member and slowed and is_remote(member.get('checkpoint')):
-            raise ValueError(
-                f"'{name}' goes on from {member.checkpoint} at a low learning rate, and would stay "
-                'untrained without it: in place of --no-pretrained give it a file, '
-                f'model.members.{name}.checkpoint, or train another config'
-            )
 
 
 def prepare_runner(
@@ -165,20 +150,29 @@ def enable_amp(config: Config) -> None:
         config.optim_wrapper.type = 'mmseg_adm.CPUAmpOptimWrapper'
 
 
+def never() -> bool:
+    """Of a run whose start is all that is looked at."""
+    return False
+
+
 @contextmanager
-def kept_if_started(folder: str | Path) -> Iterator[None]:
-    """Take a folder that was made inside the block away again if the block fails."""
+def kept_if_started(folder: str | Path, started: Callable[[], bool] = never) -> Iterator[None]:
+    """Leave no new folder behind of what was refused before it did anything.
+
+    Args:
+        folder: The work dir that the block makes.
+        started: Whether it has done something worth keeping; asked after a mistake.
+    """
     folder = Path(folder).absolute()
     new = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         yield
-    except Exception:
-        if new:
+    except MISTAKES:
+        if new and not started():
             shutil.rmtree(folder, ignore_errors=True)
-        for parent in new[1:]:
-            # Others may have begun to write into it.
-            if parent.is_dir() and not any(parent.iterdir()):
-                parent.rmdir()
+            for parent in new[1:]:
+                with suppress(OSError):  # others have begun to write into it
+                    parent.rmdir()
         raise
 
 

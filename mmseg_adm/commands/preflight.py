@@ -18,14 +18,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    import warnings
-
     from mmseg_adm.preflight import inspect_config, print_report
 
     from .launch import replace_sync_bn
 
     log_only('ERROR')
-    warnings.filterwarnings('ignore', module='mmseg|mmengine|mmcv')
     config = config_of(args)
     replace_sync_bn(config)
     report = inspect_config(config)

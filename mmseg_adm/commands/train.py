@@ -107,10 +107,11 @@ def train(
         hook.enabled = False
     config.resume = resume
     check_data_paths(config)
-    with kept_if_started(config.work_dir):
-        runner = Runner.from_cfg(config)
+    runner = None
     try:
-        runner.train()
+        with kept_if_started(config.work_dir, lambda: runner is not None and runner.iter > 0):
+            runner = Runner.from_cfg(config)
+            runner.train()
     except KeyboardInterrupt:
         raise TrainingInterrupt(_last_checkpoint(config.work_dir)) from None
     leave_process_group()
