@@ -1,4 +1,4 @@
-"""Evaluate all members of a distiller, one, or a plain segmentor."""
+"""Evaluate all members, one of them, or a plain segmentor."""
 
 from __future__ import annotations
 

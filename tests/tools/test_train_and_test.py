@@ -1,3 +1,4 @@
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -8,6 +9,7 @@ import torch
 from command_line import Done, command
 from factory import DEMO, ROOT
 from mmengine.config import Config
+from plans import write_plan
 from torch.testing import assert_close
 
 from mmseg_adm.checkpoint import read_checkpoint
@@ -240,6 +242,55 @@ def test_export_writes_what_the_hook_writes(tools, resumed):
     config = Config.fromfile(tools.folder / 'exported' / 'student.py')
     assert config.model == Config.fromfile(resumed / 'student_iter_6.py').model
     assert config.model.type == 'EncoderDecoder'
+
+
+def hashes(folder: Path) -> dict[Path, str]:
+    return {
+        path: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob('*')
+        if path.is_file()
+    }
+
+
+WRITTEN = f'demo/{DEMO.name}'
+CHECKPOINT = 'demo/iter_6.pth'
+
+
+@pytest.mark.parametrize(
+    ('line', 'new'),
+    [
+        (['test', WRITTEN, CHECKPOINT], 'demo/test/*/'),
+        # Into the training's own folder, where mmseg would replace its config.
+        (['test', WRITTEN, CHECKPOINT, '--work-dir', 'demo', '--out', 'demo/maps'], 'demo/*/'),
+        (['test', WRITTEN, CHECKPOINT, '--show-dir', 'demo/shown'], 'demo/*/'),
+        (['test', WRITTEN, CHECKPOINT, '--member', 'teacher', '--tta'], 'demo/test/*/'),
+        (['preflight', WRITTEN], None),
+        (['export', WRITTEN, CHECKPOINT], 'demo/export/'),
+        (['export', WRITTEN, CHECKPOINT, '--member', 'teacher'], 'demo/export/'),
+        (['export', '--onnx', WRITTEN, CHECKPOINT], 'demo/export/'),
+        (['profile', WRITTEN, '--rounds', '1'], None),
+        (['benchmark', 'plans/tiny.py', '--report', '--work-dir', 'demo'], None),
+        (['info'], None),
+    ],
+    ids=lambda value: ' '.join(value) if isinstance(value, list) else None,
+)
+def test_a_training_owns_its_files(line, new, tools, resumed):
+    write_plan(tools.folder, {})
+    before = hashes(resumed)
+    tools(*line)
+    after = hashes(resumed)
+    assert {path: after.get(path) for path in before} == before
+    added = [path.relative_to(tools.folder) for path in after.keys() - before.keys()]
+    assert bool(added) == (new is not None)
+    assert all(path.match(f'{new}*') or any(parent.match(new) for parent in path.parents)
+               for path in added)  # fmt: skip
+
+
+def test_an_evaluation_keeps_the_config_that_it_ran_with(tools, resumed):
+    tools('test', WRITTEN, CHECKPOINT, '--member', 'teacher', '--work-dir', 'kept')
+    (kept,) = (tools.folder / 'kept').glob(f'*/{DEMO.name}')
+    assert Config.fromfile(kept).model.student == 'teacher'
+    assert Config.fromfile(kept).load_from == CHECKPOINT
 
 
 def test_a_plain_config_trains_and_tests_alike(tools, alone):
