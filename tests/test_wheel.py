@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from factory import ROOT
 
+from mmseg_adm.commands.demo import CONFIG
+
 pytestmark = pytest.mark.slow
 
 PSP = 'mmseg::pspnet/pspnet_r18-d8_4xb2-80k_cityscapes-512x1024.py'
@@ -101,9 +103,11 @@ def paired(installed, demo):
         '--cfg-options', *LOADERS,
         *(f'{split}_dataloader.{inner}data_root=data/synthetic_city' for split, inner in
           (('train', 'dataset.dataset.'), ('val', 'dataset.'), ('test', 'dataset.'))),
-        'train_dataloader.batch_size=2', 'train_dataloader.dataset.dataset.pipeline.2.scale=(96,48)',
+        'train_dataloader.batch_size=2',
+        'train_dataloader.dataset.dataset.pipeline.2.scale=(96,48)',
         f'train_dataloader.dataset.dataset.pipeline.3.crop_size={crop}',
-        f'model.data_preprocessor.size={crop}', 'train_cfg.max_iters=2', 'train_cfg.val_interval=2',
+        f'model.data_preprocessor.size={crop}',
+        'train_cfg.max_iters=2', 'train_cfg.val_interval=2',
         *(f'{split}_dataloader.dataset.pipeline.1.scale=(96,48)' for split in ('val', 'test')),
         'default_hooks.checkpoint.interval=2',
     )  # fmt: skip
@@ -155,7 +159,7 @@ def test_a_distributed_start(installed, demo):
     )
     installed.call(
         installed.bin / 'python', '-m', 'torch.distributed.run', '--standalone',
-        '--nproc_per_node=2', '-m', 'mmseg_adm', 'train', config, '--launcher', 'pytorch',
+        '--nproc_per_node=2', '-m', 'mmseg_adm', 'train', CONFIG, '--launcher', 'pytorch',
         '--work-dir', 'two', '--cfg-options', *options,
         CUDA_VISIBLE_DEVICES='', SYNTHETIC_CITY_ROOT='data/synthetic_city',
     )  # fmt: skip
