@@ -154,9 +154,6 @@ def test_a_benchmark(installed, demo):
 def test_a_distributed_start(installed, demo):
     options = [*LOADERS, 'train_cfg.max_iters=1', 'train_cfg.val_interval=1',
                'train_dataloader.batch_size=2', 'default_hooks.checkpoint.interval=1']  # fmt: skip
-    config = (
-        'mmseg_adm::adm/adm_pspnet_r18-w32-d8_pspnet_r18-w16-d8_1xb8-demo_synthetic-city-96x128'
-    )
     installed.call(
         installed.bin / 'python', '-m', 'torch.distributed.run', '--standalone',
         '--nproc_per_node=2', '-m', 'mmseg_adm', 'train', CONFIG, '--launcher', 'pytorch',
