@@ -36,6 +36,7 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     python_requires='>=3.10,<3.13',
+    entry_points={'console_scripts': ['mmseg-adm = mmseg_adm.commands.main:main']},
     packages=find_packages(include=['mmseg_adm', 'mmseg_adm.*']),
     install_requires=['torch>=2.6', 'numpy', 'opencv-python', 'matplotlib', 'packaging', 'rich',
                       'filelock'],

@@ -1,16 +1,23 @@
 """Online knowledge distillation for MMSegmentation."""
 
+from importlib import import_module
+
 from .stack import check_stack
 
 __version__ = '0.1.0'
 
 check_stack()
 
+# Imported when they are asked for: the package itself stays light.
+_PYTHON = {
+    'pair': '.config',
+    'train': '.commands.train',
+    'export_student': '.commands.export',
+}
+
 
 def __getattr__(name: str) -> object:
-    """``mmseg_adm.pair``, imported when it is asked for: the package itself stays light."""
-    if name == 'pair':
-        from .config import pair
-
-        return pair
+    """``mmseg_adm.pair``, ``mmseg_adm.train`` and ``mmseg_adm.export_student``."""
+    if name in _PYTHON:
+        return getattr(import_module(_PYTHON[name], __name__), name)
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmengine.registry import DefaultScope
 
 sys.path.insert(0, str(Path(__file__).parent))
 CAMVID_ROOT = Path(
@@ -20,18 +19,11 @@ def fixed_seed():
 
 @pytest.fixture(autouse=True)
 def default_scope():
-    """MMEngine keeps the scope, the loggers and the visualisers of a process's first runner."""
-    from mmengine.utils import ManagerMixin
+    from command_line import forget_managers
 
-    def clear(kind: type) -> None:
-        getattr(kind, '_instance_dict', {}).clear()
-        for child in kind.__subclasses__():
-            clear(child)
-
-    clear(ManagerMixin)
-    DefaultScope.get_instance('test', scope_name='mmseg')
+    forget_managers()
     yield
-    clear(ManagerMixin)
+    forget_managers()
 
 
 @pytest.fixture(autouse=True, scope='session')

@@ -72,3 +72,59 @@ def test_an_own_data_set_trains(tmp_path, monkeypatch):
     assert runner.train_dataloader.dataset.metainfo['classes'] == ('road', 'car', 'other')
     assert runner.message_hub.log_scalars['val/student/mIoU'].current() >= 0
     assert runner.model.network('student').decode_head.conv_seg.out_channels == 3
+
+
+def test_training_and_export_from_python(city, tmp_path, monkeypatch):
+    """The page's program, on networks and images as small as the others here."""
+    path = write_files('python.md', tmp_path)['distill.py']
+    monkeypatch.chdir(tmp_path)
+    text = path.read_text()
+    for shown, small in (("'train_cfg.max_iters': 80000", repr(small_pair(city))[1:-1]),
+                         ('iter_80000', 'iter_2')):  # fmt: skip
+        assert shown in text
+        text = text.replace(shown, small)
+    names: dict = {}
+    exec(compile(text, path, 'exec'), names)
+    assert names['config'].to_dict().get('work_dir') is None
+    assert names['config'].train_cfg.max_iters == 80000
+    (written,) = (tmp_path / 'run').glob('adm_*.py')
+    assert written.name == names['config'].filename
+    assert names['student'].samefile('run/export/student_iter_2.pth')
+    assert names['student'].with_suffix('.py').is_file()
+    (line,) = re.findall(r'^runner\.message_hub.*$', (ROOT / 'docs/python.md').read_text(), re.M)
+    assert 0 <= eval(line, names) <= 100
+
+
+def small_pair(city) -> dict:
+    narrow = {
+        f'model.members.{member}.{option}': value
+        for member in ('student', 'teacher')
+        for option, value in {
+            'backbone.depth': 18, 'backbone.base_channels': 4, 'backbone.stem_channels': 4,
+            'decode_head.in_channels': 32, 'decode_head.channels': 8,
+            'auxiliary_head.in_channels': 16, 'auxiliary_head.channels': 8,
+        }.items()
+    }  # fmt: skip
+    roots = {
+        'train_dataloader.dataset.dataset.data_root': str(city),
+        'val_dataloader.dataset.data_root': str(city),
+    }
+    loaders = {
+        f'{split}_dataloader.{option}': value
+        for split in ('train', 'val')
+        for option, value in (('num_workers', 0), ('persistent_workers', False))
+    }
+    return {
+        **narrow,
+        **roots,
+        **loaders,
+        'train_cfg.max_iters': 2,
+        'train_cfg.val_interval': 2,
+        'train_dataloader.batch_size': 2,
+        'train_dataloader.dataset.dataset.pipeline.2.scale': (96, 48),
+        'train_dataloader.dataset.dataset.pipeline.3.crop_size': (48, 64),
+        'val_dataloader.dataset.pipeline.1.scale': (96, 48),
+        'model.data_preprocessor.size': (48, 64),
+        'default_hooks.checkpoint.interval': 2,
+        'default_hooks.logger.interval': 1,
+    }

@@ -22,13 +22,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.runner import Runner
 
 from mmseg_adm.checkpoint import read_checkpoint
-from mmseg_adm.commands.flags import (
-    add_runner_flags,
-    config_parser,
-    enable_amp,
-    load_config,
-    prepare_runner,
-)
+from mmseg_adm.commands.launch import enable_amp, load_config, prepare_runner
 
 pytestmark = [
     pytest.mark.gpu,
@@ -48,13 +42,6 @@ SMALL = [
     *(f'{split}_dataloader.{option}' for split in ('train', 'val', 'test')
       for option in ('num_workers=0', 'persistent_workers=False')),
 ]  # fmt: skip
-
-
-def demo_arguments(*flags: str):
-    """What the tools read from their command line."""
-    parser = config_parser('')
-    add_runner_flags(parser)
-    return parser.parse_args([str(DEMO), *flags])
 
 
 def on_gpu(methods: dict | None = None, **options) -> torch.nn.Module:
@@ -164,14 +151,13 @@ def test_a_frozen_member_moves_along(tmp_path):
 
 
 def test_sync_bn_stays_where_there_is_a_gpu(tmp_path):
-    sync = [
-        f'model.members.{member}.{part}.norm_cfg.type=SyncBN'
+    sync = {
+        f'model.members.{member}.{part}.norm_cfg.type': 'SyncBN'
         for member in ('student', 'teacher')
         for part in ('backbone', 'decode_head')
-    ]
-    args = demo_arguments('--work-dir', str(tmp_path), '--cfg-options', *sync)
-    config = load_config(args)
-    prepare_runner(config, args)
+    }
+    config = load_config(DEMO, sync)
+    prepare_runner(config, tmp_path)
     model = build(config.model).cuda()
     for name in ('student', 'teacher'):
         layers = [
@@ -183,7 +169,7 @@ def test_sync_bn_stays_where_there_is_a_gpu(tmp_path):
 
 
 def test_amp_flag_scales_the_loss():
-    config = load_config(demo_arguments())
+    config = load_config(DEMO)
     enable_amp(config)
     assert config.optim_wrapper.type == 'AmpOptimWrapper'
     assert config.optim_wrapper.loss_scale == 'dynamic'

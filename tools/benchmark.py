@@ -1,6 +1,8 @@
-"""Compare methods over several seeds: train the cells of a plan, write table and pictures."""
+"""``mmseg-adm benchmark`` from a clone."""
 
-from mmseg_adm.commands.benchmark import main
+import sys
+
+from mmseg_adm.commands.main import main
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main(['benchmark', *sys.argv[1:]]))

@@ -1,6 +1,8 @@
-"""The main job on the drawn data set, command by command, and one closing table."""
+"""``mmseg-adm demo`` from a clone."""
 
-from mmseg_adm.commands.demo import main
+import sys
+
+from mmseg_adm.commands.main import main
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main(['demo', *sys.argv[1:]]))

@@ -1,6 +1,8 @@
-"""Write a trained network as ONNX, compared with PyTorch before the file is there."""
+"""``mmseg-adm export --onnx`` from a clone."""
 
-from mmseg_adm.commands.export_onnx import main
+import sys
+
+from mmseg_adm.commands.main import main
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main(['export', '--onnx', *sys.argv[1:]]))

@@ -1,6 +1,8 @@
-"""Cut the student out of a distiller's checkpoint: a plain mmseg checkpoint and config."""
+"""``mmseg-adm export`` from a clone."""
 
-from mmseg_adm.commands.export_student import main
+import sys
+
+from mmseg_adm.commands.main import main
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main(['export', *sys.argv[1:]]))

@@ -1,8 +1,8 @@
-"""Everything about a training that can be known before it starts; exit status 1 if it must not."""
+"""``mmseg-adm preflight`` from a clone."""
 
 import sys
 
-from mmseg_adm.commands.preflight import main
+from mmseg_adm.commands.main import main
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(main(['preflight', *sys.argv[1:]]))

@@ -1,6 +1,8 @@
-"""Time and memory of a training step: the floor, each method, all methods."""
+"""``mmseg-adm profile`` from a clone."""
 
-from mmseg_adm.commands.profile import main
+import sys
+
+from mmseg_adm.commands.main import main
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main(['profile', *sys.argv[1:]]))

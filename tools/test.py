@@ -1,6 +1,8 @@
-"""Evaluate one member of a distiller or all, or a plain segmentor."""
+"""``mmseg-adm test`` from a clone."""
 
-from mmseg_adm.commands.test import main
+import sys
+
+from mmseg_adm.commands.main import main
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main(['test', *sys.argv[1:]]))

@@ -1,6 +1,8 @@
-"""Train a distiller, or a plain segmentor on the same data and schedule."""
+"""``mmseg-adm train`` from a clone."""
 
-from mmseg_adm.commands.train import main
+import sys
+
+from mmseg_adm.commands.main import main
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main(['train', *sys.argv[1:]]))

@@ -138,7 +138,7 @@ def _chosen(
     if member not in fitting and len(fitting) > 1:
         raise ValueError(
             f'{source} comes from a distillation, and several members in it fit: '
-            f'{", ".join(fitting)}. Export the one that you mean (tools/export_student.py CONFIG '
+            f'{", ".join(fitting)}. Export the one that you mean (mmseg-adm export CONFIG '
             f'CHECKPOINT --member {fitting[0]}) and give the exported .pth'
         )
     name = member if member in fitting else fitting[0]

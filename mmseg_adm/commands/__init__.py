@@ -1,1 +1,5 @@
-"""One file a command; ``flags.py`` is what they share."""
+"""One file a command; ``main.py`` runs them, ``flags.py`` and ``launch.py`` are what they share.
+
+A command's file holds ``add_flags(parser)`` and ``run(args)``, and imports what is heavy inside
+functions: help and a mistake on the command line don't wait for PyTorch.
+"""

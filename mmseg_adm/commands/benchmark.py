@@ -1,49 +1,58 @@
-"""Compare methods over several seeds: train the cells of a plan, write table and pictures."""
+"""Compare methods over several seeds: a table and pictures."""
+
+from __future__ import annotations
 
 import argparse
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mmengine.logging import MMLogger
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from .quiet import log_only
 
-from mmseg_adm.benchmark import Results, draw_figures, markdown_table, read_plan, run_plan
-from mmseg_adm.benchmark.plan import Cell
-from mmseg_adm.benchmark.summary import Summary
+if TYPE_CHECKING:
+    from mmseg_adm.benchmark import Plan, Results
+    from mmseg_adm.benchmark.plan import Cell
 
 
-def main() -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(description='Run a benchmark plan, or go on with it')
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The plan, and with what it is run."""
     parser.add_argument('plan', help='plan file path, such as benchmarks/camvid_small.py')
     parser.add_argument('--work-dir', help='where trainings write; by default work_dirs/<plan>')
     parser.add_argument(
-        '--results', help='folder of raw lines, table and pictures; by default benchmarks/results'
+        '--results',
+        help='folder of raw lines, table and pictures; by default results/ beside the plan',
     )
     parser.add_argument('--jobs', type=int, default=1, help='trainings at a time')
     parser.add_argument('--gpus', type=int, default=1, help='GPUs of each training')
     parser.add_argument(
         '--report', action='store_true', help='only write table and pictures of what has run'
     )
-    args = parser.parse_args()
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    from mmseg_adm.benchmark import Results, draw_figures, markdown_table, read_plan
+    from mmseg_adm.benchmark.summary import Summary
+
     # As on Ctrl-C, the trainings end with it.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     # MMEngine reports each variable of the environment that a config reads.
-    MMLogger.get_instance('benchmark', log_level='WARNING')
+    log_only('WARNING')
     plan = read_plan(args.plan, args.gpus)
     folder = Path(args.results or Path(args.plan).resolve().parent / 'results')
     results = Results(folder / f'{plan.name}.jsonl')
     if not args.report:
         work_dir = Path(args.work_dir or Path('work_dirs') / plan.name).resolve()
         try:
-            train(plan, results, work_dir, args.jobs)
+            train_cells(plan, results, work_dir, args.jobs)
         except BlockingIOError as error:
-            raise SystemExit(str(error)) from None
+            raise ValueError(str(error)) from None
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt('; the same command goes on with what is left') from None
 
     summary = Summary(plan, results)
-    text = [f'<!-- python tools/benchmark.py {args.plan} -->']
+    text = [f'<!-- mmseg-adm benchmark {args.plan} -->']
     for pair in plan.pairs:
         text += [f'### {pair}', markdown_table(summary, pair)]
         draw_figures(summary, pair, folder, plan.name)
@@ -53,11 +62,24 @@ def main() -> None:
     failed = [cell.key for cell in plan.cells if (line := results.of(cell))
               and line['status'] == 'failed']  # fmt: skip
     if failed:
-        raise SystemExit(f'failed: {", ".join(failed)}; their logs are named in {results.path}')
+        print(f'failed: {", ".join(failed)}; their logs are named in {results.path}',
+              file=sys.stderr)  # fmt: skip
+    return 1 if failed else 0
 
 
-def train(plan, results: Results, work_dir: Path, jobs: int) -> None:
+def train_cells(plan: Plan, results: Results, work_dir: Path, jobs: int) -> None:
     """Train what is left, with a bar."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    from mmseg_adm.benchmark import run_plan
+
     columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(),
                TimeRemainingColumn())  # fmt: skip
     running: list[str] = []

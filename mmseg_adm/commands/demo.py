@@ -1,34 +1,37 @@
-"""The main job on the drawn data set, command by command, and one closing table."""
+"""Train, test and export on drawn data."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from mmengine.config import Config
-from rich.console import Console
-from rich.table import Table
+from .flags import add_cfg_options
 
-from mmseg_adm.datasets.synthetic_city import write_synthetic_city
+if TYPE_CHECKING:
+    from rich.table import Table
 
-TOOLS = Path(__file__).resolve().parent
-NAME = 'adm_pspnet_r18-w32-d8_pspnet_r18-w16-d8_1xb8-demo_synthetic-city-96x128'
-CONFIG = TOOLS.parent / 'configs' / 'adm' / f'{NAME}.py'
+CONFIG = 'mmseg_adm::adm/adm_pspnet_r18-w32-d8_pspnet_r18-w16-d8_1xb8-demo_synthetic-city-96x128.py'
 
 
-def main() -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(description='Train, evaluate and export on drawn data')
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Where it writes, and overrides."""
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/demo'))
     parser.add_argument('--data-root', type=Path, default=Path('data/synthetic_city'))
-    parser.add_argument('--cfg-options', nargs='+', default=[], help='passed on to tools/train.py')
-    args = parser.parse_args()
+    add_cfg_options(parser, 'passed on to the training')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    from rich.console import Console
+
+    from mmseg_adm.datasets.synthetic_city import write_synthetic_city
 
     write_synthetic_city(args.data_root, num_train=240, num_val=48, size=(128, 256), seed=0)
     print(f'Data: {args.data_root}, drawn in the layout of Cityscapes')
@@ -36,25 +39,34 @@ def main() -> None:
 
     options = ['default_hooks.pictures.indices=[0,1,2]', *args.cfg_options]
     started = time.time()
-    run('train.py', CONFIG, '--work-dir', args.work_dir, '--cfg-options', *options)
+    if status := _run('train', CONFIG, '--work-dir', args.work_dir, '--cfg-options', *options):
+        return status
     minutes = (time.time() - started) / 60
+    config = args.work_dir / CONFIG.rpartition('/')[2]
     checkpoint = Path((args.work_dir / 'last_checkpoint').read_text())
-    run('test.py', CONFIG, checkpoint, '--work-dir', args.work_dir / 'test')
-    student = args.work_dir / 'student.pth'
-    run('export_student.py', CONFIG, checkpoint, '--out', student)
+    student = args.work_dir / 'export' / 'student.pth'
+    for command in (('test', config, checkpoint), ('export', config, checkpoint, '--out', student)):
+        if status := _run(*command):
+            return status
     Console().print(closing_table(args.work_dir, student, minutes))
+    return 0
 
 
-def run(tool: str, *arguments: object) -> None:
-    """Run one of the tools as a user would, and show the command."""
-    command = [sys.executable, str(TOOLS / tool), *map(str, arguments)]
-    print('\n$ python', ' '.join([f'tools/{tool}', *command[2:]]), flush=True)
-    subprocess.run(command, check=True)
+def _run(*command: object) -> int:
+    """Run a command as a user would, and show it; returns its exit status."""
+    words = [str(word) for word in command]
+    print(f'\n$ mmseg-adm {shlex.join(words)}', flush=True)
+    return subprocess.run([sys.executable, '-m', 'mmseg_adm', *words], check=False).returncode
 
 
 def closing_table(work_dir: Path, student: Path, minutes: float) -> Table:
     """What was trained, how good it is, and where it lies."""
-    metrics = json.loads(max((work_dir / 'test').glob('*/*.json')).read_text())
+    import torch
+    from mmengine.config import Config
+    from rich.table import Table
+
+    tested = max((work_dir / 'test').glob('*/*.json'), key=lambda path: path.name)
+    metrics = json.loads(tested.read_text())
     weights = torch.load(student, weights_only=True)['state_dict']
     config = Config.fromfile(student.with_suffix('.py'))
     pictures = sorted((work_dir / 'pictures').glob('*.png'), key=lambda path: path.stat().st_mtime)

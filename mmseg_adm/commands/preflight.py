@@ -1,21 +1,29 @@
-"""Everything about a training that can be known before it starts; exit status 1 if it must not."""
+"""Look at a training before it starts.
 
-import warnings
+The exit status is 1 if it must not start.
+"""
 
-from mmengine.logging import MMLogger
+from __future__ import annotations
 
-from mmseg_adm.preflight import inspect_config, print_report
+import argparse
 
-from .flags import config_parser, load_config, replace_sync_bn
+from .flags import add_config_flags, config_of
+from .quiet import log_only
 
 
-def main() -> int:
-    """Run the command line."""
-    args = config_parser('Look at a training before it starts', pairs=True).parse_args()
-    # MMEngine reports how each weight was initialised.
-    MMLogger.get_instance('preflight', log_level='ERROR')
-    warnings.filterwarnings('ignore', module='mmseg|mmengine|mmcv')
-    config = load_config(args)
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """A config, or a pair."""
+    add_config_flags(parser, pairs=True)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    from mmseg_adm.preflight import inspect_config, print_report
+
+    from .launch import replace_sync_bn
+
+    log_only('ERROR')
+    config = config_of(args)
     replace_sync_bn(config)
     report = inspect_config(config)
     print_report(report)

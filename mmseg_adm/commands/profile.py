@@ -1,45 +1,56 @@
-"""Time and memory of a training step: the floor, each method, all methods."""
+"""Measure time and memory of a training step.
 
+The floor (all members, no method), each method, all methods.
+"""
+
+from __future__ import annotations
+
+import argparse
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
-from mmengine.logging import MMLogger
-from rich.console import Console
-from rich.table import Table
+from .flags import add_config_flags, config_of
+from .quiet import log_only
 
-from mmseg_adm.benchmark.profiling import (
-    StepCost,
-    comparable_configs,
-    profile_step,
-    use_untrained_teachers,
-)
+if TYPE_CHECKING:
+    from rich.table import Table
 
-from .flags import config_parser, load_config, replace_sync_bn
+    from mmseg_adm.benchmark.profiling import StepCost
 
 FLOOR = 'the floor is the step of all members without methods'
 
 
-def main() -> None:
-    """Run the command line."""
-    parser = config_parser('Profile the training step of a distiller')
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """A config, and how much is measured."""
+    add_config_flags(parser)
     parser.add_argument('--rounds', type=int, default=10, help='rounds that are timed')
     parser.add_argument(
         '--all',
         action='store_true',
         help='profile every shipped config with the student, data and schedule of this one',
     )
-    args = parser.parse_args()
-    # MMEngine reports how each weight was initialised.
-    MMLogger.get_instance('profile_step', log_level='WARNING')
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run the command."""
+    from rich.console import Console
+
+    from mmseg_adm.benchmark.profiling import profile_step
+
+    from .launch import replace_sync_bn
+
+    # It reports how each weight was initialized.
+    log_only('WARNING')
     if args.all:
-        profile_all(args)
-    else:
-        config = load_config(args)
-        replace_sync_bn(config)
-        print_one(profile_step(config, args.rounds))
+        Console(width=140).print(table_of_all(args))
+        return
+    config = config_of(args)
+    replace_sync_bn(config)
+    Console(width=110).print(table_of_one(profile_step(config, args.rounds)))
 
 
-def print_one(costs: list[StepCost]) -> None:
+def table_of_one(costs: list[StepCost]) -> Table:
     """The rows of one config."""
     table = table_of(
         f'One training step; {FLOOR}',
@@ -57,11 +68,19 @@ def print_one(costs: list[StepCost]) -> None:
             '' if cost is costs[0] else f'{100 * share:.1f} %',
             f'{cost.parameters}',
         )
-    Console(width=110).print(table)
+    return table
 
 
-def profile_all(args) -> None:
+def table_of_all(args: argparse.Namespace) -> Table:
     """One row a config: all its methods together."""
+    from mmseg_adm.benchmark.profiling import (
+        comparable_configs,
+        profile_step,
+        use_untrained_teachers,
+    )
+
+    from .launch import replace_sync_bn
+
     table = table_of(
         f'One training step of each method; {FLOOR}',
         ('config', 'methods', 'members', 'floor s', 's / step', 'time', 'MiB', 'memory',
@@ -69,7 +88,7 @@ def profile_all(args) -> None:
     )  # fmt: skip
     for path in comparable_configs(args.config):
         args.config = str(path)
-        config = load_config(args)
+        config = config_of(args)
         replace_sync_bn(config)
         with TemporaryDirectory() as folder:
             use_untrained_teachers(config, Path(folder))
@@ -90,11 +109,13 @@ def profile_all(args) -> None:
             f'{full.memory_ratio:.3f}',
             f'{full.parameters}',
         )
-    Console(width=140).print(table)
+    return table
 
 
 def table_of(title: str, columns: tuple[str, ...]) -> Table:
     """An empty table; figures to the right."""
+    from rich.table import Table
+
     table = Table(title=title)
     for column in columns:
         words = column in ('', 'config', 'methods', 'members')

@@ -1,30 +1,26 @@
-"""Evaluate one member of a distiller or all, or a plain segmentor."""
+"""Evaluate all members, one of them, or a plain segmentor."""
 
 from __future__ import annotations
 
 import argparse
 import copy
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mmengine.config import Config
-from mmengine.runner import Runner
+from .flags import add_config_flags, add_runner_flags, config_of
 
-from mmseg_adm.config import is_distillation_config
-from mmseg_adm.datasets.checks import check_data_paths
-
-from .flags import (
-    add_runner_flags,
-    config_parser,
-    leave_process_group,
-    load_config,
-    prepare_runner,
-)
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 
-def parse_args() -> argparse.Namespace:
-    """Read the command line."""
-    parser = config_parser('Test a distiller, or a plain segmentor')
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Those of MMSegmentation's, and ``--member``."""
+    add_config_flags(parser)
     parser.add_argument('checkpoint', help='checkpoint file')
-    add_runner_flags(parser)
+    add_runner_flags(
+        parser, "where log and metrics go, into a new folder; by default test/ in the training's"
+    )
     parser.add_argument(
         '--member', default='all', help='whose predictions: a name, or all (default)'
     )
@@ -33,14 +29,28 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--show-dir', help='directory for painted images (one per member)')
     parser.add_argument('--wait-time', type=float, default=2, help='the interval of show (s)')
     parser.add_argument('--tta', action='store_true', help='test time augmentation')
-    return parser.parse_args()
 
 
-def main() -> None:
-    """Run the command line."""
-    args = parse_args()
-    config = load_config(args)
-    prepare_runner(config, args)
+def run(args: argparse.Namespace) -> None:
+    """Run the command."""
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    from mmseg_adm.config import is_distillation_config
+    from mmseg_adm.datasets.checks import check_data_paths
+
+    from .launch import leave_process_group, prepare_runner
+
+    config = config_of(args)
+    distiller = is_distillation_config(config)
+    members = list(config.model.members) if distiller else []
+    if args.member != 'all' and args.member not in members:
+        raise ValueError(
+            f"--member '{args.member}': the members are {', '.join(members)}, or all"
+            if distiller
+            else f"--member '{args.member}': this config is a plain {config.model.type}"
+        )
+    prepare_runner(config, args.work_dir, args.launcher)
+    if args.work_dir is None:
+        config.work_dir = str(Path(config.work_dir) / 'test')
     config.load_from = args.checkpoint
     config.resume = False  # a config that a resumed run dumped says otherwise
     if args.show or args.show_dir:
@@ -50,21 +60,13 @@ def main() -> None:
         config.test_evaluator['keep_results'] = True
     check_data_paths(config, splits=('test',))
 
-    distiller = is_distillation_config(config)
-    members = list(config.model.members) if distiller else []
-    if args.member != 'all' and args.member not in members:
-        raise ValueError(
-            f"--member '{args.member}': the members are {', '.join(members)}, or all"
-            if distiller
-            else f"--member '{args.member}': this config is a plain {config.model.type}"
-        )
     one_at_a_time = bool(args.tta or args.show or args.show_dir)
     if not distiller or (args.member == 'all' and not one_at_a_time):
-        run(config, args.tta)
+        test(config, args.tta)
     else:
         # Test-time augmentation and painting work on the predictions of one network.
         for member in members if args.member == 'all' else [args.member]:
-            run(only_member(config, member), args.tta)
+            test(only_member(config, member), args.tta)
     leave_process_group()
 
 
@@ -76,7 +78,7 @@ def only_member(config: Config, member: str) -> Config:
     config.test_evaluator['prefix'] = member
     if config.test_evaluator.get('output_dir'):
         config.test_evaluator['output_dir'] += f'/{member}'
-    # MMEngine keeps the visualiser of a name for the whole process.
+    # MMEngine keeps the visualizer of a name for the whole process.
     config.visualizer['name'] += f'_{member}'
     if config.visualizer.get('save_dir'):
         config.visualizer['save_dir'] += f'/{member}'
@@ -95,10 +97,16 @@ def draw_predictions(config: Config, args: argparse.Namespace) -> None:
         config.visualizer.save_dir = args.show_dir
 
 
-def run(config: Config, tta: bool) -> None:
+def test(config: Config, tta: bool) -> None:
     """Test once."""
+    from .launch import EvaluationRunner, kept_if_started
+
     if tta:
         config.test_dataloader.dataset.pipeline = config.tta_pipeline
         config.tta_model.module = config.model
         config.model = config.tta_model
-    Runner.from_cfg(config).test()
+    with kept_if_started(config.work_dir):
+        runner = EvaluationRunner.from_cfg(config)
+        # Weights that are not there, or of another network, are found here.
+        runner.load_or_resume()
+    runner.test()

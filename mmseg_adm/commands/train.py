@@ -1,25 +1,25 @@
-"""Train a distiller, or a plain segmentor on the same data and schedule."""
+"""Train a distiller, a pair of networks, or a plain segmentor."""
 
-from mmengine.runner import Runner
+from __future__ import annotations
 
-from mmseg_adm.datasets.checks import check_data_paths
+import argparse
+import os
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from .flags import (
-    add_runner_flags,
-    config_parser,
-    enable_amp,
-    leave_process_group,
-    load_config,
-    prepare_runner,
-)
+from .flags import add_config_flags, add_runner_flags, config_of
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+    from mmengine.runner import Runner
 
 
-def main() -> None:
-    """Run the command line."""
-    parser = config_parser(
-        'Train a distiller, a pair of networks, or a plain segmentor', pairs=True
-    )
-    add_runner_flags(parser)
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Those of MMSegmentation's, and those of a pair."""
+    add_config_flags(parser, pairs=True)
+    add_runner_flags(parser, 'where logs and checkpoints go; by default work_dirs/<config>')
     parser.add_argument(
         '--resume',
         action='store_true',
@@ -31,15 +31,114 @@ def main() -> None:
     parser.add_argument(
         '--skip-preflight', action='store_true', help='start without looking at the run first'
     )
-    args = parser.parse_args()
-    config = load_config(args)
-    prepare_runner(config, args)
-    if args.amp:
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run the command."""
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    try:
+        train(
+            config_of(args),
+            args.work_dir,
+            resume=args.resume,
+            amp=args.amp,
+            preflight=not args.skip_preflight,
+            trust_checkpoint=args.trust_checkpoint,
+            launcher=args.launcher,
+        )
+    except TrainingInterrupt as interrupt:
+        raise KeyboardInterrupt(_how_to_resume(interrupt.checkpoint, args.argv)) from None
+
+
+def train(
+    config: str | Path | Config,
+    work_dir: str | Path | None = None,
+    *,
+    resume: bool = False,
+    amp: bool = False,
+    preflight: bool = True,
+    cfg_options: Mapping | None = None,
+    pretrained: bool = True,
+    trust_checkpoint: bool = False,
+    launcher: str = 'none',
+) -> Runner:
+    """Train what a config says, as ``mmseg-adm train`` does.
+
+    Args:
+        config: A config, its path or its name (``mmseg_adm::...``); :func:`mmseg_adm.pair`
+            makes one of two networks. It stays as it is.
+        work_dir: Where logs and checkpoints go; by default that of the config, else
+            ``work_dirs/<name of the config>``.
+        resume: Go on from the latest checkpoint in ``work_dir``.
+        amp: Mixed precision: float16 on a GPU, bfloat16 on a CPU.
+        preflight: Whether to look at the run first and refuse one that could only go wrong.
+        cfg_options: Overrides by dotted key: ``{'train_cfg.max_iters': 1000}``.
+        pretrained: Whether to start from checkpoints that would have to be downloaded.
+        trust_checkpoint: Whether local checkpoints may hold, and run, more than weights.
+        launcher: ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``: how the processes of a
+            distributed training were started.
+
+    Returns:
+        MMEngine's Runner after the last iteration: its ``model``, its ``work_dir``, and what was
+        logged in ``message_hub``.
+
+    Raises:
+        FileNotFoundError: If config, data or a checkpoint is not there.
+        ValueError: If the config does not fit, or preflight found what must be put right.
+    """
+    from mmengine.runner import Runner
+
+    from mmseg_adm.datasets.checks import check_data_paths
+
+    from .launch import (
+        enable_amp,
+        kept_if_started,
+        leave_process_group,
+        load_config,
+        prepare_runner,
+    )
+
+    config = load_config(config, cfg_options, pretrained, trust_checkpoint)
+    prepare_runner(config, work_dir, launcher)
+    if amp:
         enable_amp(config)
-    preflight = (config.get('default_hooks') or {}).get('preflight')
-    if args.skip_preflight and preflight:
-        preflight.enabled = False
-    config.resume = args.resume
+    hook = (config.get('default_hooks') or {}).get('preflight')
+    if hook and not preflight:
+        hook.enabled = False
+    config.resume = resume
     check_data_paths(config)
-    Runner.from_cfg(config).train()
+    runner = None
+    try:
+        with kept_if_started(config.work_dir, lambda: runner is not None and runner.iter > 0):
+            runner = Runner.from_cfg(config)
+            runner.train()
+    except KeyboardInterrupt:
+        raise TrainingInterrupt(_last_checkpoint(config.work_dir)) from None
     leave_process_group()
+    return runner
+
+
+class TrainingInterrupt(KeyboardInterrupt):
+    """Ctrl-C in a training.
+
+    Args:
+        checkpoint: The last one that it saved, if it had come to that.
+    """
+
+    def __init__(self, checkpoint: Path | None) -> None:
+        super().__init__(f'; the last checkpoint is {checkpoint}')
+        self.checkpoint = checkpoint
+
+
+def _last_checkpoint(work_dir: str) -> Path | None:
+    pointer = Path(work_dir) / 'last_checkpoint'
+    return Path(pointer.read_text().strip()) if pointer.is_file() else None
+
+
+def _how_to_resume(checkpoint: Path | None, argv: list[str]) -> str:
+    if checkpoint is None:
+        return ' before the first checkpoint: there is nothing to resume from'
+    command = argv if '--resume' in argv else [*argv, '--resume']
+    # Several processes are launched by a command that is not known here.
+    start = 'the same launch of ' if 'RANK' in os.environ else ''
+    return f'; to go on from {checkpoint.name}: {start}mmseg-adm {shlex.join(command)}'

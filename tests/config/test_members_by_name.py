@@ -7,7 +7,8 @@ from factory import distiller_config, losses_of, preprocessor, raw_batch, segmen
 from mmengine.config import Config
 from mmengine.registry import MODELS
 
-from mmseg_adm.commands.flags import config_parser, load_config
+from mmseg_adm.commands.flags import config_of
+from mmseg_adm.commands.main import parse
 from mmseg_adm.config import resolve_members
 
 pytestmark = pytest.mark.core
@@ -94,7 +95,7 @@ def test_a_wrong_name_is_refused_with_the_nearest():
 
 
 def loaded(path, *flags):
-    return load_config(config_parser('').parse_args([str(path), *flags]))
+    return config_of(parse(['train', str(path), *flags]))
 
 
 def test_the_written_config_imports_what_its_members_need(plain, tmp_path, monkeypatch):

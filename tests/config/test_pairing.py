@@ -9,13 +9,9 @@ from mmengine.optim import build_optim_wrapper
 from plain_configs import MEAN, PSP, SEGFORMER, other, plain
 
 import mmseg_adm
-from mmseg_adm.commands.flags import (
-    add_runner_flags,
-    config_parser,
-    load_config,
-    prepare_runner,
-    replace_sync_bn,
-)
+from mmseg_adm.commands.flags import config_of
+from mmseg_adm.commands.launch import prepare_runner, replace_sync_bn
+from mmseg_adm.commands.main import parse
 from mmseg_adm.config import pair, paired_name
 
 pytestmark = pytest.mark.core
@@ -355,7 +351,7 @@ def test_a_warm_teacher_is_not_left_untrained():
 
 
 def parsed(*flags: str) -> Config:
-    return load_config(config_parser('', pairs=True).parse_args(flags))
+    return config_of(parse(['train', *flags]))
 
 
 def test_flags_make_the_same_pair():
@@ -408,11 +404,8 @@ def test_flags_that_do_not_fit_together(flags, text):
 )
 def test_members_that_leave_parameters_unused_train_distributed(given, expected, monkeypatch):
     monkeypatch.setenv('LOCAL_RANK', '0')
-    monkeypatch.setattr('mmseg_adm.commands.flags.is_distributed', lambda: True)
-    parser = config_parser('', pairs=True)
-    add_runner_flags(parser)
-    flags = ['--launcher', 'pytorch', '--work-dir', 'w', '--student', 's', '--teacher', 't']
+    monkeypatch.setattr('mmseg_adm.commands.launch.is_distributed', lambda: True)
     config = pair(plain(env_cfg={}, **given), other())
-    prepare_runner(config, parser.parse_args(flags))
+    prepare_runner(config, 'w', 'pytorch')
     assert config.model_wrapper_cfg.type == 'MMDistributedDataParallel'
     assert config.model_wrapper_cfg.get('find_unused_parameters') == expected

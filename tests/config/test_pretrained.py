@@ -4,7 +4,7 @@ import pytest
 from factory import ROOT
 from mmengine.config import Config
 
-from mmseg_adm.commands.flags import config_parser, load_config
+from mmseg_adm.commands.launch import load_config
 from mmseg_adm.config import drop_downloads
 
 WARM = ROOT / 'configs/adm/adm-warm_pspnet_r101-d8_pspnet_r18-d8_4xb2-80k_cityscapes-512x1024.py'
@@ -23,8 +23,8 @@ def test_what_a_run_starts_from(given, expected):
 
 
 def test_a_warm_teacher_is_not_left_untrained():
-    arguments = config_parser('').parse_args([str(WARM), '--no-pretrained'])
     with pytest.raises(ValueError, match=r"'teacher' goes on from http.* and would stay untrained"):
-        load_config(arguments)
-    arguments.cfg_options = {'model.members.teacher.checkpoint': 'teacher.pth'}
-    assert load_config(arguments).model.members.teacher.checkpoint == 'teacher.pth'
+        load_config(WARM, pretrained=False)
+    options = {'model.members.teacher.checkpoint': 'teacher.pth'}
+    config = load_config(WARM, options, pretrained=False)
+    assert config.model.members.teacher.checkpoint == 'teacher.pth'

@@ -16,7 +16,7 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 
 from mmseg_adm.checkpoint import is_remote
-from mmseg_adm.commands.flags import replace_sync_bn
+from mmseg_adm.commands.launch import replace_sync_bn
 from mmseg_adm.config import drop_downloads, is_bridge, is_distillation_config, resolve_config
 from mmseg_adm.config.members import MEMBER_OPTIONS
 from mmseg_adm.models import methods

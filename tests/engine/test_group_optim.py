@@ -15,7 +15,7 @@ from test_resume import ITERS, differences, final_state, interrupt_and_resume, t
 from torch import nn
 from torch.testing import assert_close
 
-from mmseg_adm.commands.flags import enable_amp
+from mmseg_adm.commands.launch import enable_amp
 from mmseg_adm.engine.optim import GroupOptimWrapper, GroupOptimWrapperConstructor
 from mmseg_adm.models.taps import find_classifier
 

@@ -192,7 +192,7 @@ def test_among_several_of_other_names_none_is_taken(save):
     _, path = distilled(save, first=segmentor(WIDTH), second=segmentor(WIDTH))
     assert refused(path) == [
         'comes from a distillation, and several members in it fit: first, second. Export the one '
-        'that you mean (tools/export_student.py CONFIG CHECKPOINT --member first) and give the '
+        'that you mean (mmseg-adm export CONFIG CHECKPOINT --member first) and give the '
         'exported .pth'
     ]
 

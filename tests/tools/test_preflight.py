@@ -1,9 +1,7 @@
-import os
 import re
-import subprocess
-import sys
 
 import pytest
+from command_line import command
 from factory import DEMO, ROOT, save_segmentor
 from mmengine.config import Config
 
@@ -11,18 +9,6 @@ pytestmark = pytest.mark.core
 
 OFFLINE = DEMO.with_name(DEMO.name.replace('adm_', 'adm-offline_', 1))
 PLAIN = ROOT / 'configs/pspnet/pspnet_r18-w16-d8_1xb8-demo_synthetic-city-96x128.py'
-
-
-def run(tool, *arguments, cwd, **environment):
-    return subprocess.run(
-        [sys.executable, str(ROOT / 'tools' / tool), *map(str, arguments)],
-        cwd=cwd,
-        env=os.environ | {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'} | environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
 
 
 @pytest.fixture(scope='module')
@@ -40,7 +26,7 @@ def failed_lines(done):
 
 
 def test_one_screen_and_nothing_left_behind(city, tmp_path):
-    done = run('preflight.py', DEMO, cwd=tmp_path, SYNTHETIC_CITY_ROOT=str(city))
+    done = command('preflight', DEMO, cwd=tmp_path, SYNTHETIC_CITY_ROOT=str(city))
     assert done.returncode == 0, done.stderr[-3000:]
     for words in ('Members', 'Methods', 'Losses', 'Memory', 'Checks', '32 -> 64 by 1x1'):
         assert words in done.stdout
@@ -51,7 +37,7 @@ def test_one_screen_and_nothing_left_behind(city, tmp_path):
 
 
 def test_missing_data(tmp_path):
-    done = run('preflight.py', DEMO, cwd=tmp_path, SYNTHETIC_CITY_ROOT=str(tmp_path / 'nowhere'))
+    done = command('preflight', DEMO, cwd=tmp_path, SYNTHETIC_CITY_ROOT=str(tmp_path / 'nowhere'))
     (line,) = failed_lines(done)
     assert 'data folders' in line
     assert 'SYNTHETIC_CITY_ROOT' in done.stdout
@@ -61,17 +47,18 @@ def test_missing_data(tmp_path):
 
 def test_an_untrained_teacher(city, tmp_path, fresh_teacher):
     environment = dict(SYNTHETIC_CITY_ROOT=str(city), TEACHER_CHECKPOINT=fresh_teacher)
-    (line,) = failed_lines(run('preflight.py', OFFLINE, cwd=tmp_path, **environment))
+    (line,) = failed_lines(command('preflight', OFFLINE, cwd=tmp_path, **environment))
     assert 'score of teacher' in line
-    trained = run('train.py', OFFLINE, '--work-dir', 'run', cwd=tmp_path, **environment)
-    assert trained.returncode == 1
-    assert 'preflight found what must be put right first' in trained.stderr
+    trained = command('train', OFFLINE, '--work-dir', 'run', cwd=tmp_path, **environment)
+    assert trained.returncode == 2
+    assert trained.stderr.startswith('mmseg-adm: preflight found what must be put right first:')
+    assert not (tmp_path / 'run').exists()
     assert '--skip-preflight' in trained.stderr.strip().splitlines()[-1]
 
 
 def test_a_plain_segmentor(city, tmp_path):
     options = ['--cfg-options', 'model.decode_head.num_classes=7']
-    done = run('preflight.py', PLAIN, *options, cwd=tmp_path, SYNTHETIC_CITY_ROOT=str(city))
+    done = command('preflight', PLAIN, *options, cwd=tmp_path, SYNTHETIC_CITY_ROOT=str(city))
     (line,) = failed_lines(done)
     assert 'class counts' in line
     assert "'the model' predicts 7 classes" in ' '.join(done.stdout.split())

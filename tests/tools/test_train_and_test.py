@@ -1,15 +1,15 @@
+import hashlib
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import pytest
 import torch
+from command_line import Done, command
 from factory import DEMO, ROOT
 from mmengine.config import Config
+from plans import write_plan
 from torch.testing import assert_close
 
 from mmseg_adm.checkpoint import read_checkpoint
@@ -49,31 +49,20 @@ SMALL_TEACHER = [*SMALL, *narrow('model', 8)]
 
 
 class Tools:
-    """Runs the tools as a user does, in a folder of their own."""
+    """Runs commands as a user does, in a folder of their own."""
 
     def __init__(self, folder: Path, data_root: Path) -> None:
         self.folder = folder
-        self.environment = os.environ | {
-            'PYTHONPATH': str(ROOT),
-            'SYNTHETIC_CITY_ROOT': str(data_root),
-            'OMP_NUM_THREADS': '1',
-        }
+        self.data_root = str(data_root)
 
-    def attempt(self, tool: str, *args: object, **environment: str) -> subprocess.CompletedProcess:
-        return subprocess.run(
-            [sys.executable, str(ROOT / 'tools' / tool), *map(str, args)],
-            cwd=self.folder,
-            env=self.environment | environment,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
+    def attempt(self, *argv: object, **environment: str) -> Done:
+        environment = {'SYNTHETIC_CITY_ROOT': self.data_root} | environment
+        return command(*argv, cwd=self.folder, **environment)
 
-    def __call__(self, tool: str, *args: object, **environment: str) -> str:
-        result = self.attempt(tool, *args, **environment)
-        assert result.returncode == 0, result.stderr[-3000:]
-        return result.stdout
+    def __call__(self, *argv: object, **environment: str) -> str:
+        done = self.attempt(*argv, **environment)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout
 
 
 @pytest.fixture(scope='module')
@@ -84,7 +73,7 @@ def tools(tmp_path_factory, city):
 @pytest.fixture(scope='module')
 def trained(tools):
     """Where four iterations of the demo were written."""
-    tools('train.py', DEMO, '--work-dir', 'demo', '--cfg-options', *SMALL_PAIR)
+    tools('train', DEMO, '--work-dir', 'demo', '--cfg-options', *SMALL_PAIR)
     return tools.folder / 'demo'
 
 
@@ -98,7 +87,7 @@ def written(trained):
 def resumed(tools, trained, written):
     """The same folder after two more."""
     options = [*SMALL_PAIR, 'train_cfg.max_iters=6']
-    tools('train.py', DEMO, '--work-dir', 'demo', '--resume', '--cfg-options', *options)
+    tools('train', DEMO, '--work-dir', 'demo', '--resume', '--cfg-options', *options)
     return trained
 
 
@@ -117,12 +106,12 @@ def augmented(tools, resumed):
 @pytest.fixture(scope='module')
 def alone(tools):
     """Where the teacher's architecture was trained alone."""
-    tools('train.py', TEACHER_ALONE, '--work-dir', 'alone', '--cfg-options', *SMALL_TEACHER)
+    tools('train', TEACHER_ALONE, '--work-dir', 'alone', '--cfg-options', *SMALL_TEACHER)
     return tools.folder / 'alone'
 
 
 def evaluate(tools: Tools, folder: str, *flags: str) -> dict[str, float]:
-    tools('test.py', DEMO, 'demo/iter_6.pth', '--work-dir', folder, *flags,
+    tools('test', DEMO, 'demo/iter_6.pth', '--work-dir', folder, *flags,
           '--cfg-options', *SMALL_PAIR)  # fmt: skip
     return metrics_in(tools.folder / folder)
 
@@ -145,9 +134,11 @@ def label_maps(folder: Path) -> dict[str, object]:
     return {path.name: cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in folder.glob('*.png')}
 
 
-def last_line(result: subprocess.CompletedProcess) -> str:
-    assert result.returncode == 1, result.stderr[-3000:]
-    return result.stderr.strip().splitlines()[-1]
+def mistake(done: Done) -> str:
+    """What is said of it, which is all that is said."""
+    assert done.returncode == 2, done.stderr[-3000:]
+    assert done.stderr.startswith('mmseg-adm: ')
+    return done.stderr.removeprefix('mmseg-adm: ').rstrip()
 
 
 def test_training_writes_what_is_needed(trained, written):
@@ -241,7 +232,7 @@ def test_painted_images(member, tools, augmented, city):
 
 
 def test_export_writes_what_the_hook_writes(tools, resumed):
-    printed = tools('export_student.py', DEMO, 'demo/iter_6.pth', '--out', 'exported/student.pth',
+    printed = tools('export', DEMO, 'demo/iter_6.pth', '--out', 'exported/student.pth',
                     '--cfg-options', *SMALL_PAIR)  # fmt: skip
     assert 'wrote exported/student.pth and exported/student.py' in printed
     exported = read_checkpoint(tools.folder / 'exported' / 'student.pth')
@@ -253,10 +244,59 @@ def test_export_writes_what_the_hook_writes(tools, resumed):
     assert config.model.type == 'EncoderDecoder'
 
 
+def hashes(folder: Path) -> dict[Path, str]:
+    return {
+        path: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob('*')
+        if path.is_file()
+    }
+
+
+WRITTEN = f'demo/{DEMO.name}'
+CHECKPOINT = 'demo/iter_6.pth'
+
+
+@pytest.mark.parametrize(
+    ('line', 'new'),
+    [
+        (['test', WRITTEN, CHECKPOINT], 'demo/test/*/'),
+        # Into the training's own folder, where mmseg would replace its config.
+        (['test', WRITTEN, CHECKPOINT, '--work-dir', 'demo', '--out', 'demo/maps'], 'demo/*/'),
+        (['test', WRITTEN, CHECKPOINT, '--show-dir', 'demo/shown'], 'demo/*/'),
+        (['test', WRITTEN, CHECKPOINT, '--member', 'teacher', '--tta'], 'demo/test/*/'),
+        (['preflight', WRITTEN], None),
+        (['export', WRITTEN, CHECKPOINT], 'demo/export/'),
+        (['export', WRITTEN, CHECKPOINT, '--member', 'teacher'], 'demo/export/'),
+        (['export', '--onnx', WRITTEN, CHECKPOINT], 'demo/export/'),
+        (['profile', WRITTEN, '--rounds', '1'], None),
+        (['benchmark', 'plans/tiny.py', '--report', '--work-dir', 'demo'], None),
+        (['info'], None),
+    ],
+    ids=lambda value: ' '.join(value) if isinstance(value, list) else None,
+)
+def test_a_training_owns_its_files(line, new, tools, resumed):
+    write_plan(tools.folder, {})
+    before = hashes(resumed)
+    tools(*line)
+    after = hashes(resumed)
+    assert {path: after.get(path) for path in before} == before
+    added = [path.relative_to(tools.folder) for path in after.keys() - before.keys()]
+    assert bool(added) == (new is not None)
+    assert all(path.match(f'{new}*') or any(parent.match(new) for parent in path.parents)
+               for path in added)  # fmt: skip
+
+
+def test_an_evaluation_keeps_the_config_that_it_ran_with(tools, resumed):
+    tools('test', WRITTEN, CHECKPOINT, '--member', 'teacher', '--work-dir', 'kept')
+    (kept,) = (tools.folder / 'kept').glob(f'*/{DEMO.name}')
+    assert Config.fromfile(kept).model.student == 'teacher'
+    assert Config.fromfile(kept).load_from == CHECKPOINT
+
+
 def test_a_plain_config_trains_and_tests_alike(tools, alone):
     _, validation = log_of(alone)
     flags = ['--work-dir', 'alone_tested', '--cfg-options', *SMALL_TEACHER]
-    tools('test.py', TEACHER_ALONE, 'alone/iter_4.pth', *flags)
+    tools('test', TEACHER_ALONE, 'alone/iter_4.pth', *flags)
     metrics = metrics_in(tools.folder / 'alone_tested')
     assert metrics['mIoU'] == validation[4]['mIoU']
     assert not list(alone.glob('student_*'))
@@ -265,7 +305,7 @@ def test_a_plain_config_trains_and_tests_alike(tools, alone):
 def test_a_plain_checkpoint_teaches_offline_in_mixed_precision(tools, alone):
     checkpoint = alone / 'iter_4.pth'
     flags = ['--work-dir', 'offline', '--amp', '--skip-preflight', '--cfg-options', *SMALL_PAIR]
-    tools('train.py', OFFLINE, *flags, TEACHER_CHECKPOINT=str(checkpoint))
+    tools('train', OFFLINE, *flags, TEACHER_CHECKPOINT=str(checkpoint))
     saved = read_checkpoint(tools.folder / 'offline' / 'iter_4.pth')
     assert not [name for name in saved['state_dict'] if 'teacher' in name]
     assert any('sha256' in key and 'teacher' in key for key in saved['meta']['mmseg_adm'])
@@ -286,33 +326,35 @@ def test_a_plain_checkpoint_teaches_offline_in_mixed_precision(tools, alone):
 
 
 def test_missing_config(tools):
-    line = last_line(tools.attempt('train.py', 'configs/none.py'))
-    assert line == 'FileNotFoundError: config not found: configs/none.py'
+    line = mistake(tools.attempt('train', 'configs/none.py'))
+    assert line == 'config not found: configs/none.py'
 
 
-@pytest.mark.parametrize('tool', ['test.py', 'export_student.py'])
-def test_missing_checkpoint(tool, tools):
-    line = last_line(tools.attempt(tool, DEMO, 'none.pth', '--cfg-options', *SMALL_PAIR))
-    assert line == 'FileNotFoundError: checkpoint not found: none.pth'
+@pytest.mark.parametrize('name', ['test', 'export'])
+def test_missing_checkpoint(name, tools):
+    line = mistake(tools.attempt(name, DEMO, 'none.pth', '--cfg-options', *SMALL_PAIR))
+    assert line == 'checkpoint not found: none.pth'
+    assert not (tools.folder / 'work_dirs').exists()
 
 
 def test_unknown_member(tools):
-    line = last_line(tools.attempt('test.py', DEMO, 'none.pth', '--member', 'pupil'))
-    assert line == "ValueError: --member 'pupil': the members are student, teacher, or all"
+    line = mistake(tools.attempt('test', DEMO, 'none.pth', '--member', 'pupil'))
+    assert line == "--member 'pupil': the members are student, teacher, or all"
 
 
 def test_unknown_option_of_a_method(tools):
     options = [*SMALL_PAIR, 'model.methods.adm.consensus_wieght=2']
-    line = last_line(tools.attempt('train.py', DEMO, '--cfg-options', *options))
-    assert line.startswith('ValueError: ')
+    line = mistake(tools.attempt('train', DEMO, '--cfg-options', *options))
     assert "method 'adm' (ADM)" in line
     assert "no option 'consensus_wieght'. Did you mean 'consensus_weight'?" in line
+    assert not (tools.folder / 'work_dirs').exists()
 
 
 def test_schedule_of_an_unknown_method(tools):
     options = [*SMALL_PAIR, 'default_hooks.schedule.schedules.amd.start=1']
-    line = last_line(tools.attempt('train.py', DEMO, '--cfg-options', *options))
-    assert line == "ValueError: schedule for 'amd', but the methods are: dml, adm"
+    line = mistake(tools.attempt('train', DEMO, '--cfg-options', *options))
+    assert line == "schedule for 'amd', but the methods are: dml, adm"
+    assert not (tools.folder / 'work_dirs').exists()
 
 
 @pytest.mark.parametrize('hooks', ['default_hooks.preflight=None', 'default_hooks=None'])
@@ -320,15 +362,15 @@ def test_skipping_a_preflight_that_is_not_there(hooks, tools):
     flags = ['--skip-preflight', '--cfg-options', hooks]
     root = str(tools.folder / 'nowhere')
     # It got as far as the data.
-    line = last_line(tools.attempt('train.py', DEMO, *flags, SYNTHETIC_CITY_ROOT=root))
-    assert line.startswith('FileNotFoundError: train data')
+    line = mistake(tools.attempt('train', DEMO, *flags, SYNTHETIC_CITY_ROOT=root))
+    assert line.startswith('train data')
 
 
 def test_missing_data_root(tools):
     root = str(tools.folder / 'nowhere')
     flags = ['--work-dir', 'without_data']
-    line = last_line(tools.attempt('train.py', DEMO, *flags, SYNTHETIC_CITY_ROOT=root))
-    assert line.startswith('FileNotFoundError: train data (CityscapesDataset): ')
+    line = mistake(tools.attempt('train', DEMO, *flags, SYNTHETIC_CITY_ROOT=root))
+    assert line.startswith('train data (CityscapesDataset): ')
     assert f'{root} does not exist' in line
     assert 'leftImg8bit/{train,val}/CITY/NAME_leftImg8bit.png' in line
     assert 'SYNTHETIC_CITY_ROOT' in line

@@ -2,12 +2,9 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 
 import pytest
-from factory import ROOT
+from command_line import Done, command
 from mmengine.config import Config
 
 from mmseg_adm.checkpoint import read_checkpoint
@@ -48,20 +45,11 @@ def small(data_root: str) -> list[str]:
 
 @pytest.fixture(scope='module')
 def train(tmp_path_factory, city):
-    """Run tools/train.py as a user does, in a folder of its own."""
+    """Trains as a user does, in a folder of its own."""
     folder = tmp_path_factory.mktemp('pairs')
-    environment = os.environ | {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
 
-    def run(*args: object) -> subprocess.CompletedProcess:
-        return subprocess.run(
-            [sys.executable, str(ROOT / 'tools' / 'train.py'), *map(str, args)],
-            cwd=folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
+    def run(*args: object) -> Done:
+        return command('train', *args, cwd=folder)
 
     run.folder = folder
     return run
@@ -80,9 +68,9 @@ def losses_of(lines):
             for step, line in lines.items()}  # fmt: skip
 
 
-def last_line(result):
-    assert result.returncode == 1, result.stderr[-3000:]
-    return result.stderr.strip().splitlines()[-1]
+def mistake(done):
+    assert done.returncode == 2, done.stderr[-3000:]
+    return done.stderr.strip().splitlines()[-1]
 
 
 def train_pair(train, city, flags):
@@ -176,20 +164,20 @@ def test_the_data_of_the_teacher(train, city):
 
 @pytest.mark.slow
 def test_flags_that_do_not_fit_together(train):
-    assert last_line(train('--student', PSP)) == 'ValueError: --student needs a --teacher'
+    assert mistake(train('--student', PSP)) == 'mmseg-adm: --student needs a --teacher'
 
 
 def test_a_missing_config(train):
-    line = last_line(train('--student', PSP.replace('r18', 'r19'), '--teacher', PSP))
-    assert line.startswith("FileNotFoundError: mmseg has no config 'pspnet/pspnet_r19-d8")
+    line = mistake(train('--student', PSP.replace('r18', 'r19'), '--teacher', PSP))
+    assert line.startswith("mmseg-adm: mmseg has no config 'pspnet/pspnet_r19-d8")
     assert 'Nearest: ' in line
 
 
 @pytest.mark.slow
 def test_no_data(train):
     flags = [*PAIR, '--cfg-options', *small(str(train.folder / 'nowhere'))]
-    line = last_line(train(*flags))
-    assert line.startswith('FileNotFoundError: train data (CityscapesDataset)')
+    line = mistake(train(*flags))
+    assert line.startswith('mmseg-adm: train data (CityscapesDataset)')
     assert 'nowhere' in line
 
 
@@ -197,6 +185,6 @@ def test_no_data(train):
 def test_another_number_of_classes(train, city):
     options = [*small(city), 'model.members.teacher.decode_head.num_classes=7']
     result = train(*PAIR, '--work-dir', 'classes', '--cfg-options', *options)
-    assert result.returncode == 1
+    assert result.returncode == 2
     text = "different numbers of classes ({'student': 19, 'teacher': 7}): set decode_head.num_clas"
     assert text in result.stderr

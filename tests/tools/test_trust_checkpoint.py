@@ -1,13 +1,11 @@
 """``--trust-checkpoint`` through the tools, as a user passes it."""
 
 import argparse
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
-from factory import DEMO, ROOT, demo_config, save_segmentor
+from command_line import command
+from factory import DEMO, demo_config, save_segmentor
 
 from mmseg_adm.checkpoint import read_checkpoint
 from mmseg_adm.export import plain_config
@@ -30,23 +28,15 @@ def run(tmp_path_factory, city):
     config.dump(folder / 'config.py')
 
     def tool(name, *args):
-        return subprocess.run(
-            [sys.executable, str(ROOT / 'tools' / name), str(folder / 'config.py'), *args],
-            cwd=folder,
-            env=os.environ | {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
+        return command(name, str(folder / 'config.py'), *args, cwd=folder)
 
     tool.folder = folder
     return tool
 
 
 def test_training_refuses_what_needs_code(run):
-    result = run('train.py')
-    assert result.returncode == 1
+    result = run('train')
+    assert result.returncode == 2
     last = result.stderr.strip().splitlines()[-1]
     assert f"member 'teacher': refused to load {run.folder / 'teacher.pth'}: " in last
     assert '(GLOBAL argparse.Namespace)' in last
@@ -54,18 +44,18 @@ def test_training_refuses_what_needs_code(run):
 
 
 def test_training_and_testing_trust_it_when_told_to(run):
-    trained = run('train.py', '--trust-checkpoint')
+    trained = run('train', '--trust-checkpoint')
     assert trained.returncode == 0, trained.stderr[-3000:]
     assert '--trust-checkpoint: running the code in ' in trained.stdout + trained.stderr
     read_checkpoint(run.folder / 'work' / 'iter_1.pth')
 
     # The flag is each command's own.
-    for flags, expected in (((), 1), (('--trust-checkpoint',), 0)):
-        tested = run('test.py', str(run.folder / 'work' / 'iter_1.pth'), *flags)
+    for flags, expected in (((), 2), (('--trust-checkpoint',), 0)):
+        tested = run('test', str(run.folder / 'work' / 'iter_1.pth'), *flags)
         assert tested.returncode == expected, tested.stderr[-3000:]
 
 
-@pytest.mark.parametrize('tool', ['export_student.py', 'profile_step.py'])
+@pytest.mark.parametrize('tool', ['export', 'preflight', 'profile'])
 def test_every_tool_that_loads_weights_has_the_flag(tool, run):
     helped = run(tool, '--help')
     assert '--trust-checkpoint' in helped.stdout

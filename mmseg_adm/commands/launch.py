@@ -1,0 +1,185 @@
+"""The way from a config file to a Runner that starts, for commands and Python alike."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.dist import barrier, is_distributed, master_only
+from mmengine.logging import print_log
+from mmengine.runner import Runner
+
+from mmseg_adm.checkpoint import install_safe_loading, trust_checkpoints
+from mmseg_adm.config import drop_downloads, read_config, resolve_config
+
+from .main import MISTAKES
+
+
+def load_config(
+    source: str | Path | Config,
+    cfg_options: Mapping | None = None,
+    pretrained: bool = True,
+    trust_checkpoint: bool = False,
+) -> Config:
+    """A config that runs, its members in full; ``source`` stays as it is.
+
+    Args:
+        source: A config, its path or its name (``mmseg_adm::...``).
+        cfg_options: Overrides by dotted key.
+        pretrained: Whether to start from checkpoints that would have to be downloaded.
+        trust_checkpoint: Whether local checkpoints may hold, and run, more than weights; for
+            this process, until the next call.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If a member would stay untrained that is to go on from its weights.
+    """
+    install_safe_loading()
+    trust_checkpoints(trust_checkpoint)
+    config = source if isinstance(source, Config) else read_config(source)
+    config = resolve_config(config, cfg_options)
+    if not pretrained:
+        drop_downloads(config)
+    return config
+
+
+def prepare_runner(
+    config: Config, work_dir: str | Path | None = None, launcher: str = 'none'
+) -> None:
+    """Say where a run writes and how it is launched, and fit it to this machine, in place.
+
+    Args:
+        config: Of the run.
+        work_dir: By default that of the config, else ``work_dirs/<name of the config>``.
+        launcher: As of ``--launcher``.
+
+    Raises:
+        ValueError: If the config asks for what would silently train nothing, or has neither a
+            work dir nor a name to call one by.
+    """
+    config.launcher = launcher
+    work_dir = work_dir or config.get('work_dir')
+    if work_dir is None:
+        if config.filename is None:
+            raise ValueError('the config has no file name to call its work dir by: give work_dir')
+        work_dir = Path('work_dirs') / Path(config.filename).stem
+    config.work_dir = str(work_dir)
+    if config.get('activation_checkpointing'):
+        raise ValueError(
+            "MMEngine's activation_checkpointing gives a backbone that is read by a method no "
+            'gradient: remove it from the config'
+        )
+    replace_sync_bn(config)
+    if launcher != 'none':
+        _prepare_distributed(config, launcher)
+
+
+def replace_sync_bn(config: Config) -> None:
+    """Without CUDA, replace SyncBN, which cannot train there in several processes, by BN."""
+    if torch.cuda.is_available():
+        return
+
+    def replace(node: object) -> int:
+        count = 0
+        if isinstance(node, dict):
+            if node.get('type') in ('SyncBN', 'MMSyncBN'):
+                node['type'] = 'BN'
+                count += 1
+            node = list(node.values())
+        if isinstance(node, (list, tuple)):
+            count += sum(replace(child) for child in node)
+        return count
+
+    if replace(config.model):
+        print_log(
+            'No CUDA device: SyncBN is replaced by BN. With several processes each one then '
+            'normalizes by its own images',
+            logger='current',
+            level=30,
+        )
+
+
+def _prepare_distributed(config: Config, launcher: str) -> None:
+    # Unlike MMEngine's default this one broadcasts buffers: plain BN has other statistics on
+    # each rank, and rank 0 saves its own.
+    wrapper: dict = dict(type='MMDistributedDataParallel')
+    if config.get('find_unused_parameters'):
+        # MMEngine reads it only where no wrapper is set.
+        wrapper['find_unused_parameters'] = True
+    if not torch.cuda.is_available():
+        if launcher != 'pytorch':
+            raise ValueError(f'--launcher {launcher} needs CUDA; without it use pytorch')
+        wrapper['device_ids'] = None
+        config.env_cfg.dist_cfg = dict(backend='gloo')
+        if not is_distributed():
+            # MMEngine's launcher would call torch.cuda.set_device.
+            torch.distributed.init_process_group('gloo')
+    config.model_wrapper_cfg = wrapper | (config.get('model_wrapper_cfg') or {})
+
+
+def leave_process_group() -> None:
+    """End together: a process that exits while others still write takes the launch down."""
+    if is_distributed():
+        barrier()
+        torch.distributed.destroy_process_group()
+
+
+def enable_amp(config: Config) -> None:
+    """``--amp``: float16 with loss scaling on a GPU, bfloat16 on a CPU.
+
+    Raises:
+        ValueError: If the optimizer wrapper is neither a plain one nor one per group.
+    """
+    if config.optim_wrapper.get('constructor') == 'mmseg_adm.GroupOptimWrapperConstructor':
+        config.optim_wrapper.dtype = 'float16' if torch.cuda.is_available() else 'bfloat16'
+        return
+    kind = config.optim_wrapper.get('type', 'OptimWrapper')
+    if kind in ('AmpOptimWrapper', 'mmseg_adm.CPUAmpOptimWrapper'):
+        print_log('AMP training is already enabled in your config.', 'current', level=30)
+        return
+    if kind != 'OptimWrapper':
+        raise ValueError(f'--amp needs optim_wrapper.type OptimWrapper, got {kind}')
+    if torch.cuda.is_available():
+        config.optim_wrapper.type = 'AmpOptimWrapper'
+        config.optim_wrapper.loss_scale = 'dynamic'
+    else:
+        config.optim_wrapper.type = 'mmseg_adm.CPUAmpOptimWrapper'
+
+
+def never() -> bool:
+    """Of a run whose start is all that is looked at."""
+    return False
+
+
+@contextmanager
+def kept_if_started(folder: str | Path, started: Callable[[], bool] = never) -> Iterator[None]:
+    """Leave no new folder behind of what was refused before it did anything.
+
+    Args:
+        folder: The work dir that the block makes.
+        started: Whether it has done something worth keeping; asked after a mistake.
+    """
+    folder = Path(folder).absolute()
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        yield
+    except MISTAKES:
+        if new and not started():
+            shutil.rmtree(folder, ignore_errors=True)
+            for parent in new[1:]:
+                with suppress(OSError):  # others have begun to write into it
+                    parent.rmdir()
+        raise
+
+
+class EvaluationRunner(Runner):
+    """A Runner that keeps its config beside its log: the one in a work dir is a training's."""
+
+    @master_only
+    def dump_config(self) -> None:
+        """Write the config into this run's own folder."""
+        self.cfg.dump(Path(self.log_dir) / Path(self.cfg.filename or 'config.py').name)

@@ -1,0 +1,163 @@
+"""What somebody has who installed the wheel: no clone, an empty folder, configs by name."""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+from factory import ROOT
+
+from mmseg_adm.commands.demo import CONFIG
+
+pytestmark = pytest.mark.slow
+
+PSP = 'mmseg::pspnet/pspnet_r18-d8_4xb2-80k_cityscapes-512x1024.py'
+LOADERS = [
+    f'{split}_dataloader.{option}'
+    for split in ('train', 'val', 'test')
+    for option in ('num_workers=0', 'persistent_workers=False')
+]
+PLAN = """
+setting = '1xb8-demo_synthetic-city-96x128.py'
+pair = 'pspnet_r18-w32-d8_pspnet_r18-w16-d8'
+seeds = (0,)
+cfg_options = {options}
+pairs = dict(tiny=dict(
+    student='mmseg_adm::pspnet/pspnet_r18-w16-d8_' + setting,
+    teacher='mmseg_adm::pspnet/pspnet_r18-w32-d8_' + setting,
+    methods=dict(adm=f'mmseg_adm::adm/adm_{{pair}}_{{setting}}'),
+))
+"""
+CELL = {
+    'train_cfg.max_iters': 1,
+    'train_cfg.val_interval': 1,
+    'default_hooks.checkpoint.interval': 1,
+    'default_hooks.logger.interval': 1,
+    'train_dataloader.batch_size': 2,
+    'val_evaluator.type': 'mmseg_adm.ClassIoUMetric',
+}
+
+
+class Installed:
+    """A fresh environment with the wheel, which sees the packages of this one but for ours."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / 'empty'
+        self.folder.mkdir()
+        self.bin = folder / 'venv' / 'bin'
+        source = folder / 'source'
+        ignored = shutil.ignore_patterns('__pycache__')
+        for name in ('mmseg_adm', 'configs'):
+            shutil.copytree(ROOT / name, source / name, ignore=ignored)
+        for name in ('setup.py', 'pyproject.toml', 'README.md', 'MANIFEST.in'):
+            shutil.copy(ROOT / name, source)
+        pip = (sys.executable, '-m', 'pip', '--disable-pip-version-check')
+        self.call(*pip, 'wheel', '--no-deps', '--no-build-isolation', '-w', folder, source)
+        self.call(sys.executable, '-m', 'venv', '--without-pip', folder / 'venv')
+        (wheel,) = folder.glob('mmseg_adm-*.whl')
+        self.call(*pip, '--python', self.bin / 'python', 'install', '--no-deps', wheel)
+        (site,) = (folder / 'venv' / 'lib').glob('python*/site-packages')
+        # A path alone: what is installed there to be edited stays invisible.
+        (site / 'stack.pth').write_text(sysconfig.get_path('purelib'))
+
+    def call(self, *command: object, **environment: str) -> str:
+        own = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
+        done = subprocess.run(
+            [str(word) for word in command],
+            cwd=self.folder,
+            env=own | {'OMP_NUM_THREADS': '1'} | environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+        return done.stdout
+
+    def __call__(self, *argv: object) -> str:
+        """Run ``mmseg-adm`` on the data that the demo has drawn."""
+        data = str(self.folder / 'data' / 'synthetic_city')
+        return self.call(self.bin / 'mmseg-adm', *argv, SYNTHETIC_CITY_ROOT=data)
+
+
+@pytest.fixture(scope='module')
+def installed(tmp_path_factory):
+    return Installed(tmp_path_factory.mktemp('wheel'))
+
+
+@pytest.fixture(scope='module')
+def demo(installed):
+    """What the demo printed, in few iterations of narrow crops."""
+    return installed('demo', '--cfg-options', *LOADERS, 'train_cfg.max_iters=2',
+                     'train_cfg.val_interval=2', 'train_dataloader.batch_size=2')  # fmt: skip
+
+
+@pytest.fixture(scope='module')
+def paired(installed, demo):
+    """Where two networks of mmseg were trained."""
+    crop = '(48,64)'
+    installed(
+        'train', '--student', PSP, '--teacher', PSP, '--no-pretrained', '--work-dir', 'run',
+        '--cfg-options', *LOADERS,
+        *(f'{split}_dataloader.{inner}data_root=data/synthetic_city' for split, inner in
+          (('train', 'dataset.dataset.'), ('val', 'dataset.'), ('test', 'dataset.'))),
+        'train_dataloader.batch_size=2',
+        'train_dataloader.dataset.dataset.pipeline.2.scale=(96,48)',
+        f'train_dataloader.dataset.dataset.pipeline.3.crop_size={crop}',
+        f'model.data_preprocessor.size={crop}',
+        'train_cfg.max_iters=2', 'train_cfg.val_interval=2',
+        *(f'{split}_dataloader.dataset.pipeline.1.scale=(96,48)' for split in ('val', 'test')),
+        'default_hooks.checkpoint.interval=2',
+    )  # fmt: skip
+    (config,) = (installed.folder / 'run').glob('adm_*.py')
+    return config
+
+
+def test_the_package_is_the_wheels(installed):
+    facts = installed('info')
+    assert f'in {installed.bin.parent}/lib/' in facts
+    assert 'OpenMMLab stack: ' in facts
+    assert installed.call(installed.bin / 'python', '-m', 'mmseg_adm') == installed()
+
+
+def test_the_demo(installed, demo):
+    assert 'Teacher and student, trained together with ADM' in demo
+    assert (installed.folder / 'work_dirs/demo/export/student.pth').is_file()
+
+
+def test_a_pair_is_tested_and_painted(installed, paired):
+    printed = installed('test', paired, paired.parent / 'iter_2.pth', '--show-dir', 'shown')
+    assert 'student/mIoU' in printed
+    assert len(list((installed.folder / 'shown').rglob('*.png'))) == 2 * 48
+
+
+@pytest.mark.parametrize('flags', [[], ['--onnx', '--shape', '64', '64']], ids=['plain', 'onnx'])
+def test_a_pair_is_exported(flags, installed, paired):
+    printed = installed('export', *flags, paired, paired.parent / 'iter_2.pth')
+    suffix = '.onnx' if flags else '.pth'
+    written = paired.parent / 'export' / f'student_iter_2{suffix}'
+    assert f'wrote {written}' in printed
+    assert written.is_file()
+
+
+def test_a_benchmark(installed, demo):
+    loaders = dict(option.split('=') for option in LOADERS)
+    options = CELL | {name: eval(value) for name, value in loaders.items()}
+    (installed.folder / 'plan.py').write_text(PLAN.format(options=options))
+    printed = installed('benchmark', 'plan.py')
+    assert '| adm | 1 |' in printed
+    assert (installed.folder / 'results' / 'plan.md').is_file()
+
+
+def test_a_distributed_start(installed, demo):
+    options = [*LOADERS, 'train_cfg.max_iters=1', 'train_cfg.val_interval=1',
+               'train_dataloader.batch_size=2', 'default_hooks.checkpoint.interval=1']  # fmt: skip
+    installed.call(
+        installed.bin / 'python', '-m', 'torch.distributed.run', '--standalone',
+        '--nproc_per_node=2', '-m', 'mmseg_adm', 'train', CONFIG, '--launcher', 'pytorch',
+        '--work-dir', 'two', '--cfg-options', *options,
+        CUDA_VISIBLE_DEVICES='', SYNTHETIC_CITY_ROOT='data/synthetic_city',
+    )  # fmt: skip
+    assert (installed.folder / 'two' / 'iter_1.pth').is_file()
