@@ -17,7 +17,7 @@ import torch
 
 from .lock import locked
 from .plan import Cell, Plan, initial_weights
-from .results import ROOT, Results, collect, provenance
+from .results import Results, collect, provenance
 from .settings import TEACHER
 
 Report = Callable[[Cell, str], None]
@@ -217,11 +217,8 @@ class _Sitting:
 
     def _execute(self, command: list[str], log: Path, devices: str) -> tuple[int, dict]:
         """Exit status and costs of a training."""
-        environment = {
-            'OMP_NUM_THREADS': str(self.threads),
-            'PYTHONPATH': str(ROOT),
-            'CUDA_VISIBLE_DEVICES': devices,
-        }
+        # The rest is the user's, PYTHONPATH too: a training finds what this process finds.
+        environment = {'OMP_NUM_THREADS': str(self.threads), 'CUDA_VISIBLE_DEVICES': devices}
         start = time.monotonic()
         with log.open('a') as output:
             process = subprocess.Popen(
@@ -245,12 +242,12 @@ class _Sitting:
         }
 
     def _launch(self) -> list[str]:
-        train = str(ROOT / 'tools' / 'train.py')
+        train = ['-m', 'mmseg_adm', 'train']
         if self.processes == 1:
-            return [sys.executable, train]
+            return [sys.executable, *train]
         launcher = ['-m', 'torch.distributed.run', '--standalone',
                     f'--nproc_per_node={self.processes}']  # fmt: skip
-        return [sys.executable, *launcher, train, '--launcher=pytorch']
+        return [sys.executable, *launcher, *train, '--launcher=pytorch']
 
 
 def _reason(error: Exception) -> str:
