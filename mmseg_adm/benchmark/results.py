@@ -124,7 +124,7 @@ def last_checkpoint(work_dir: Path) -> Path | None:
 
 
 def _code() -> str:
-    """The commit that trains, or the package's version where it is installed without its history."""
+    """The commit, or the version of a package that is installed without its history."""
 
     def git(*args: str) -> str:
         command = ['git', *args]
