@@ -10,6 +10,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from queue import Queue
 
@@ -94,34 +95,27 @@ def assign_devices(available: Sequence[str], jobs: int, processes: int) -> list[
     return [groups[job % len(groups)] for job in range(jobs)]
 
 
+@dataclass(eq=False)
 class _Sitting:
-    def __init__(
-        self,
-        plan: Plan,
-        results: Results,
-        work_dir: Path,
-        jobs: int,
-        report: Report,
-        inherited: int,
-    ) -> None:
-        self.plan = plan
-        self.results = results
-        self.work_dir = work_dir
-        self.processes = plan.processes
-        self.threads = max(torch.get_num_threads() // (jobs * self.processes), 1)
-        available = visible_devices()
-        # Without GPUs the processes share the cores.
-        assigned = assign_devices(available, jobs, self.processes) if available else [''] * jobs
+    plan: Plan
+    results: Results
+    work_dir: Path
+    jobs: int
+    report: Report
+    inherited: int  # a file descriptor that the trainings keep open
+
+    def __post_init__(self) -> None:
+        self.processes = self.plan.processes
+        self.threads = max(torch.get_num_threads() // (self.jobs * self.processes), 1)
         self.devices: Queue[str] = Queue()
-        for devices in assigned:
-            self.devices.put(devices)
-        self.report = report
-        # A file descriptor that the trainings keep open.
-        self.inherited = inherited
+        # Without GPUs the processes share the cores.
+        available, none = visible_devices(), [''] * self.jobs
+        for each in assign_devices(available, self.jobs, self.processes) if available else none:
+            self.devices.put(each)
         self.trainings: set[subprocess.Popen] = set()
-        self.done = set(results.finished(plan.cells))
+        self.done = set(self.results.finished(self.plan.cells))
         self.lock, self.stopping = threading.Lock(), threading.Event()
-        self.ended = {cell.key: threading.Event() for cell in plan.cells}
+        self.ended = {cell.key: threading.Event() for cell in self.plan.cells}
 
     def stop(self) -> None:
         """End the trainings; none of them has failed."""

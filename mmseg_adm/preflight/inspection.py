@@ -46,10 +46,10 @@ def inspect_run(
         datasets: ``'train'`` and, if there is one, ``'val'``.
         label_maps: How many label maps of each set are searched for values out of range.
     """
-    report = Report(batch_size=config.train_dataloader.get('batch_size'))
+    report = Report()
     with borrowed_random_state():
         model = copy.deepcopy(model)
-        check_schedules(config, report)
+        report.attempt('schedules', 'warning', check_schedules, config, report)
         check_data(model, datasets, label_maps, report)
         data = report.attempt('training images', 'failed', _first_images, model, datasets['train'])
         report.crop = crop_of(data) if data else None
@@ -133,8 +133,8 @@ def _inspect_methods(
     report.terms = step.terms
     check_terms(model, step, report)
     measured = (IMAGES, *crop_of(small))
-    wanted = (report.batch_size or IMAGES, *crop)
+    wanted = (config.train_dataloader.get('batch_size') or IMAGES, *crop)
+    sizes = (step.activations, measured, wanted)
     report.memory = report.attempt(
-        'memory', 'warning', estimate_memory, model, optim_wrapper, step.activations,
-        measured, wanted,
-    )  # fmt: skip
+        'memory', 'warning', estimate_memory, model, optim_wrapper, *sizes
+    )

@@ -104,15 +104,9 @@ class Check:
 
 @dataclass
 class Report:
-    """All of it; what could not be found out is left empty.
-
-    Attributes:
-        crop: (H, W) of the training crop.
-        batch_size: On one device.
-    """
+    """All of it; what could not be found out is left empty. The crop is (H, W) in training."""
 
     crop: tuple[int, int] | None = None
-    batch_size: int | None = None
     members: list[Member] = field(default_factory=list)
     methods: list[Method] = field(default_factory=list)
     terms: list[Term] = field(default_factory=list)

@@ -44,8 +44,8 @@ def check_schedules(config: Config, report: Report) -> None:
     unit = 'epochs' if by_epoch else 'iterations'
     if changes:
         found = ', '.join(f'{option} is {present}' for option, (present, _) in changes.items())
-        options = ' '.join(f'{option}={wanted}' for option, (_, wanted) in changes.items())
-        text = f'{found}, but the run has {total} {unit}: --cfg-options {options}'
+        options = [f'{option}={wanted}'.replace(' ', '') for option, (_, wanted) in changes.items()]
+        text = f'{found}, but the run has {total} {unit}: --cfg-options {" ".join(options)}'
         report.add('schedules', 'warning', text)
     elif compared:
         report.add('schedules', 'ok', f'end with the run, after {total} {unit}')
@@ -70,42 +70,38 @@ def _chains(schedules: Any, path: str = 'param_scheduler') -> Iterator[Chain]:
 
 
 def _changes(chain: Chain, total: int) -> Changes:
-    """What has to change for the chain to end after ``total``.
+    """What has to change for the chain to end after ``total``."""
+    lasting = [each.get('end') or total for each in chain.values() if not _warms_up(each)]
+    last = max(lasting, default=total)
+    return {
+        f'{path}.{option}': (schedule[option], wanted)
+        for path, schedule in chain.items()
+        for option, wanted in _fitted(schedule, total, last).items()
+        if schedule.get(option) not in (None, wanted)
+    }
+
+
+def _fitted(schedule: dict, total: int, last: int) -> dict[str, Any]:
+    """The options of a schedule when ``total`` takes the place of ``last``, the end of its chain.
 
     What comes before the last schedule, such as a warm-up, keeps its length if it fits.
     """
-    ends = {path: schedule.get('end') or total for path, schedule in chain.items()}
-    lasting = [ends[path] for path, schedule in chain.items() if not _warms_up(schedule)]
-    last = max(lasting, default=total)
 
     def scaled(value: int) -> int:
         return min(round(value * total / last), total)
 
-    changes = Changes()
-    for path, schedule in chain.items():
-        begin, end = schedule.get('begin', 0), ends[path]
-        given = {'begin': begin, 'end': end}
-        wanted: dict[str, Any] = {
-            'begin': begin if begin < total else scaled(begin),
-            'end': end if end <= total else max(scaled(end), 1),
-        }
-        if end == last and not _warms_up(schedule):
-            wanted['end'] = total
-        for key in SPANS:
-            if given.setdefault(key, schedule.get(key)):
-                span = wanted['end'] - wanted['begin']
-                # After a warm-up it is written either way.
-                wanted[key] = given[key] if given[key] in (wanted['end'], span) else span
-        if max(schedule.get('milestones') or [0]) >= total:
-            given['milestones'] = list(schedule['milestones'])
-            drops = [scaled(each) for each in schedule['milestones']] if last > total else '...'
-            wanted['milestones'] = str(drops).replace(' ', '')
-        changes |= {
-            f'{path}.{key}': (given[key], value)
-            for key, value in wanted.items()
-            if value != given[key]
-        }
-    return changes
+    begin, end = schedule.get('begin', 0), schedule.get('end') or total
+    begin = begin if begin < total else scaled(begin)
+    if end > total or (end == last and not _warms_up(schedule)):
+        end = max(scaled(end), 1)
+    fitted: dict[str, Any] = {'begin': begin, 'end': end}
+    # After a warm-up they are written either way.
+    fitted |= {option: end - begin for option in SPANS if schedule.get(option) != end}
+    milestones = schedule.get('milestones') or [0]
+    if max(milestones) >= total:
+        # Without an end nobody knows of which run they are.
+        fitted['milestones'] = [scaled(each) for each in milestones] if last > total else '...'
+    return fitted
 
 
 def _warms_up(schedule: dict) -> bool:
