@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
@@ -35,7 +36,7 @@ class Cell:
         pair: The networks' name in the plan.
         name: ``'student'`` and ``'teacher'`` are those networks alone.
         seed: Of initial weights, data order and all else.
-        source: What trains, as arguments of ``tools/train.py``: a config, or two and a method.
+        source: What trains, as arguments of the command ``train``: a config, or two and a method.
         options: Overrides, as ``--cfg-options`` takes them.
         teachers: Members that start from the teacher of the same seed, trained alone.
         settings: A hash of all settings: results of other settings are not the cell's.
@@ -96,8 +97,8 @@ def read_plan(path: str | Path, processes: int = 1) -> Plan:
     :func:`mmseg_adm.config.recipes` by which those two are paired, or ``dict(config=...,
     cfg_options=..., trained_teacher=True)`` with either, in which a teacher in training starts
     from the one that was trained alone. A pair or a method may have ``seeds``, some of the
-    plan's: a trial may do with one. Paths are relative to the repository, the folder above the
-    plan's.
+    plan's: a trial may do with one. Configs are paths, relative to the folder of the plan or to
+    the nearest one above it that has them, or names (``mmseg::...``, ``mmseg_adm::...``).
 
     Args:
         path: The plan file.
@@ -115,18 +116,17 @@ def read_plan(path: str | Path, processes: int = 1) -> Plan:
     for key in ('seeds', 'pairs'):
         if not plan.get(key):
             raise ValueError(f'the plan {path} names no {key}')
-    root = path.parent.parent
     cells = [
         cell
         for seed in plan.seeds
         for pair, entries in plan.pairs.items()
         if seed in _seeds(f"pair '{pair}'", entries, plan.seeds)
-        for cell in _cells(plan, root, pair, seed, processes)
+        for cell in _cells(plan, path.parent, pair, seed, processes)
     ]
     return Plan(path.stem, tuple(cells), processes)
 
 
-def _cells(plan: Config, root: Path, pair: str, seed: int, processes: int) -> list[Cell]:
+def _cells(plan: Config, folder: Path, pair: str, seed: int, processes: int) -> list[Cell]:
     """One pair's cells with one seed."""
     entries = plan.pairs[pair]
     if unknown := set(entries) - set(PAIR_KEYS):
@@ -138,13 +138,13 @@ def _cells(plan: Config, root: Path, pair: str, seed: int, processes: int) -> li
     for name, entry in alone.items():
         if only := set(entry) & {'seeds', 'trained_teacher'}:
             raise ValueError(f"cell '{pair}/{name}' is a network alone: no {', '.join(only)}")
-    sources = {name: _source(root, f'{pair}/{name}', entry) for name, entry in alone.items()}
+    sources = {name: _source(folder, f'{pair}/{name}', entry) for name, entry in alone.items()}
     cells: list[Cell] = []
     for name, given in (alone | entries.get('methods', {})).items():
         entry = _entry(f'{pair}/{name}', given)
         if seed not in _seeds(f"cell '{pair}/{name}'", entry, plan.seeds):
             continue
-        source = _source(root, f'{pair}/{name}', entry, sources)
+        source = _source(folder, f'{pair}/{name}', entry, sources)
         options = {**plan.get('cfg_options', {}), 'randomness.seed': seed}
         options |= entry.get('cfg_options', {})
         teacher = next((each.settings for each in cells if each.name == TEACHER), None)
@@ -171,15 +171,20 @@ def _seeds(name: str, entry: Mapping, every: Sequence[int]) -> Sequence[int]:
 
 
 def _source(
-    root: Path, name: str, entry: Mapping, alone: Mapping[str, tuple[str, ...]] | None = None
+    folder: Path, name: str, entry: Mapping, alone: Mapping[str, tuple[str, ...]] | None = None
 ) -> tuple[str, ...]:
     config = entry['config']
     if alone and config in recipes():
         pair_flags = [f'--{member}={path}' for member, (path,) in alone.items()]
         return (*pair_flags, f'--method={config}')
-    if not (root / config).is_file():
-        raise FileNotFoundError(f"cell '{name}': config not found: {root / config}")
-    return (str(root / config),)
+    if '::' in config:
+        return (config,)
+    for base in (folder, *folder.parents):
+        if (base / config).is_file():
+            return (str(base / config),)
+    raise FileNotFoundError(
+        f"cell '{name}': config not found: {config}, sought in {folder} and the folders above it"
+    )
 
 
 def _cell(
@@ -253,8 +258,6 @@ def initial_weights(plan: Plan, cell: Cell, folder: Path) -> dict[str, object]:
 
 
 def _draw(cell: Cell, path: Path) -> None:
-    import torch
-
     config = cell.resolved()
     init_default_scope('mmseg')
     with torch.random.fork_rng():

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -87,53 +89,30 @@ def profile_step(config: Config, rounds: int = 10, warmup: int = 2) -> list[Step
         ValueError: If the config is no distillation config.
     """
     init_default_scope(config.get('default_scope', 'mmseg'))
-    model = MODELS.build(config.model)
-    if not isinstance(model, KnowledgeDistiller):
-        raise ValueError(f'expected a KnowledgeDistiller, got a {type(model).__name__}')
-    model.init_weights()
-    device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-    model.to(device).train()
-    # A paused member costs what it costs: the steps here train nothing.
-    model.pauses_members = True
+    model = _distiller(config)
     names = list(model.methods)
     helpers = [name for name, member in config.model.members.items()
                if is_bridge(member or {}) or is_average(member or {})]  # fmt: skip
     model.methods[READER] = _FrozenReader(tuple(model.frozen))
     wrapper = build_optim_wrapper(model, config.optim_wrapper)
     batch = _random_batch(config, model)
-
-    variants: dict[str, list[str]] = {'floor': []}
-    variants.update({name: [name] for name in names})
+    variants = {'floor': [], **{name: [name] for name in names}}
     if len(names) > 1:
         variants[' + '.join(names)] = names
 
-    def step_of(active: list[str]) -> Callable[[], object]:
-        def step() -> object:
-            with _running(model, active, helpers):
-                return model.train_step(batch, wrapper)
+    def step(active: Sequence[str]) -> None:
+        with _running(model, active, helpers):
+            model.train_step(batch, wrapper)
 
-        return step
-
-    steps = {name: step_of(active) for name, active in variants.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for turn in range(warmup + rounds):
-        order = list(steps) if turn % 2 else list(steps)[::-1]
-        for name in order:
-            elapsed = _time(steps[name], device)
-            if turn >= warmup:
-                seconds[name].append(elapsed)
+    steps = {name: partial(step, active) for name, active in variants.items()}
+    seconds = _take_turns(steps, rounds, warmup)
     costs: list[StepCost] = []
     for name, active in variants.items():
         with _running(model, active, helpers):
             memory = _resident_bytes(model, wrapper)
             extra = [model.methods, *(model.network(name) for name in helpers if active)]
-            parameters = sum(
-                parameter.numel()
-                for module in extra
-                for parameter in module.parameters()
-                if parameter.requires_grad
-            )
-        memory += _peak_bytes(steps[name], device)
+            parameters = [each for module in extra for each in module.parameters()]
+        memory += _peak_bytes(steps[name])
         ratios = [own / floor for own, floor in zip(seconds[name], seconds['floor'], strict=True)]
         costs.append(
             StepCost(
@@ -142,10 +121,33 @@ def profile_step(config: Config, rounds: int = 10, warmup: int = 2) -> list[Step
                 time_ratio=statistics.median(ratios),
                 memory=memory,
                 memory_ratio=memory / (costs[0].memory if costs else memory),
-                parameters=parameters,
+                parameters=sum(each.numel() for each in parameters if each.requires_grad),
             )
         )
     return costs
+
+
+def _distiller(config: Config) -> KnowledgeDistiller:
+    model = MODELS.build(config.model)
+    if not isinstance(model, KnowledgeDistiller):
+        raise ValueError(f'expected a KnowledgeDistiller, got a {type(model).__name__}')
+    model.init_weights()
+    # A paused member costs what it costs: the steps here train nothing.
+    model.pauses_members = True
+    return model.to('cuda' if torch.cuda.is_available() else 'cpu').train()
+
+
+def _take_turns(
+    steps: Mapping[str, Callable[[], None]], rounds: int, warmup: int
+) -> dict[str, list[float]]:
+    """Seconds of each step in each round that counts."""
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for turn in range(warmup + rounds):
+        for name in list(steps)[:: 1 if turn % 2 else -1]:
+            elapsed = _time(steps[name])
+            if turn >= warmup:
+                seconds[name].append(elapsed)
+    return seconds
 
 
 def comparable_configs(path: str | Path) -> list[Path]:
@@ -215,17 +217,16 @@ def _random_batch(config: Config, model: KnowledgeDistiller) -> dict:
     )
 
 
-def _time(step: Callable[[], object], device: torch.device) -> float:
-    if device.type == 'cuda':
-        torch.cuda.synchronize()
+def _time(step: Callable[[], None]) -> float:
+    synchronize = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
+    synchronize()
     start = time.perf_counter()
     step()
-    if device.type == 'cuda':
-        torch.cuda.synchronize()
+    synchronize()
     return time.perf_counter() - start
 
 
-def _resident_bytes(model: KnowledgeDistiller, wrapper) -> int:
+def _resident_bytes(model: KnowledgeDistiller, wrapper: Any) -> int:
     tensors = [*model.parameters(), *model.buffers()]
     for member in model.frozen.values():
         tensors += [*member.network.parameters(), *member.network.buffers()]
@@ -233,12 +234,12 @@ def _resident_bytes(model: KnowledgeDistiller, wrapper) -> int:
         for parameter in model.parameters():
             state = each.optimizer.state.get(parameter, {})
             tensors += [value for value in state.values() if isinstance(value, Tensor)]
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    return sum(tensor.nbytes for tensor in tensors)
 
 
-def _peak_bytes(step: Callable[[], object], device: torch.device) -> int:
+def _peak_bytes(step: Callable[[], None]) -> int:
     """The most that one step has allocated at a time."""
-    if device.type == 'cuda':
+    if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         step()

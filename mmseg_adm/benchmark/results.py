@@ -6,7 +6,10 @@ import json
 import statistics
 import subprocess
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
+
+import torch
 
 from mmseg_adm import __version__
 from mmseg_adm.checkpoint import read_checkpoint, weights_of
@@ -14,6 +17,7 @@ from mmseg_adm.stack import installed_versions
 
 from .plan import Cell
 
+# Of the checkout, if this is one.
 ROOT = Path(__file__).resolve().parents[2]
 # What ForegroundProbeHook logs.
 PROBE = 'probe/'
@@ -66,8 +70,8 @@ def provenance(cell: Cell) -> dict:
         'settings': cell.settings,
         'config': ' '.join(cell.source).replace(f'{ROOT}/', ''),
         'seed': cell.seed,
-        'commit': _commit(),
-        'versions': {'mmseg_adm': __version__, **installed_versions(), 'torch': _torch_version()},
+        'commit': _code(),
+        'versions': {'mmseg_adm': __version__, **installed_versions(), 'torch': torch.__version__},
     }  # fmt: skip
 
 
@@ -119,17 +123,16 @@ def last_checkpoint(work_dir: Path) -> Path | None:
     return max(paths, key=lambda path: int(path.stem.split('_')[-1]), default=None)
 
 
-def _torch_version() -> str:
-    import torch
+def _code() -> str:
+    """The commit, or the version of a package that is installed without its history."""
 
-    return torch.__version__
-
-
-def _commit() -> str:
     def git(*args: str) -> str:
-        return subprocess.run(
-            ['git', *args], cwd=ROOT, capture_output=True, text=True, check=False
-        ).stdout.strip()
+        command = ['git', *args]
+        return subprocess.check_output(command, cwd=ROOT, stderr=subprocess.DEVNULL, text=True)
 
-    changed = git('status', '--porcelain', '--untracked-files=no')
-    return git('rev-parse', '--short', 'HEAD') + ('+changes' if changed else '')
+    # An environment may lie inside the repository of somebody else.
+    if (ROOT / '.git').exists():
+        with suppress(OSError, subprocess.CalledProcessError):  # no git, or another's folder
+            changed = git('status', '--porcelain', '--untracked-files=no')
+            return git('rev-parse', '--short', 'HEAD').strip() + ('+changes' if changed else '')
+    return f'mmseg_adm {__version__}'

@@ -10,6 +10,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from queue import Queue
 
@@ -17,7 +18,7 @@ import torch
 
 from .lock import locked
 from .plan import Cell, Plan, initial_weights
-from .results import ROOT, Results, collect, provenance
+from .results import Results, collect, provenance
 from .settings import TEACHER
 
 Report = Callable[[Cell, str], None]
@@ -94,34 +95,27 @@ def assign_devices(available: Sequence[str], jobs: int, processes: int) -> list[
     return [groups[job % len(groups)] for job in range(jobs)]
 
 
+@dataclass(eq=False)
 class _Sitting:
-    def __init__(
-        self,
-        plan: Plan,
-        results: Results,
-        work_dir: Path,
-        jobs: int,
-        report: Report,
-        inherited: int,
-    ) -> None:
-        self.plan = plan
-        self.results = results
-        self.work_dir = work_dir
-        self.processes = plan.processes
-        self.threads = max(torch.get_num_threads() // (jobs * self.processes), 1)
-        available = visible_devices()
-        # Without GPUs the processes share the cores.
-        assigned = assign_devices(available, jobs, self.processes) if available else [''] * jobs
+    plan: Plan
+    results: Results
+    work_dir: Path
+    jobs: int
+    report: Report
+    inherited: int  # a file descriptor that the trainings keep open
+
+    def __post_init__(self) -> None:
+        self.processes = self.plan.processes
+        self.threads = max(torch.get_num_threads() // (self.jobs * self.processes), 1)
         self.devices: Queue[str] = Queue()
-        for devices in assigned:
-            self.devices.put(devices)
-        self.report = report
-        # A file descriptor that the trainings keep open.
-        self.inherited = inherited
+        # Without GPUs the processes share the cores.
+        available, none = visible_devices(), [''] * self.jobs
+        for each in assign_devices(available, self.jobs, self.processes) if available else none:
+            self.devices.put(each)
         self.trainings: set[subprocess.Popen] = set()
-        self.done = set(results.finished(plan.cells))
+        self.done = set(self.results.finished(self.plan.cells))
         self.lock, self.stopping = threading.Lock(), threading.Event()
-        self.ended = {cell.key: threading.Event() for cell in plan.cells}
+        self.ended = {cell.key: threading.Event() for cell in self.plan.cells}
 
     def stop(self) -> None:
         """End the trainings; none of them has failed."""
@@ -217,11 +211,8 @@ class _Sitting:
 
     def _execute(self, command: list[str], log: Path, devices: str) -> tuple[int, dict]:
         """Exit status and costs of a training."""
-        environment = {
-            'OMP_NUM_THREADS': str(self.threads),
-            'PYTHONPATH': str(ROOT),
-            'CUDA_VISIBLE_DEVICES': devices,
-        }
+        # The rest is the user's, PYTHONPATH too: a training finds what this process finds.
+        environment = {'OMP_NUM_THREADS': str(self.threads), 'CUDA_VISIBLE_DEVICES': devices}
         start = time.monotonic()
         with log.open('a') as output:
             process = subprocess.Popen(
@@ -245,12 +236,12 @@ class _Sitting:
         }
 
     def _launch(self) -> list[str]:
-        train = str(ROOT / 'tools' / 'train.py')
+        train = ['-m', 'mmseg_adm', 'train']
         if self.processes == 1:
-            return [sys.executable, train]
+            return [sys.executable, *train]
         launcher = ['-m', 'torch.distributed.run', '--standalone',
                     f'--nproc_per_node={self.processes}']  # fmt: skip
-        return [sys.executable, *launcher, train, '--launcher=pytorch']
+        return [sys.executable, *launcher, *train, '--launcher=pytorch']
 
 
 def _reason(error: Exception) -> str:

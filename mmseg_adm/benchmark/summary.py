@@ -5,6 +5,8 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass
 
+from scipy import stats
+
 from .plan import Plan
 from .results import PROBE, Results
 from .settings import STUDENT, TEACHER
@@ -22,6 +24,12 @@ class Spread:
     def error(self) -> float:
         """Standard error of the mean."""
         return self.deviation / self.count**0.5
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Bounds of the mean with 95 % confidence, by Student's t; of one value unknown."""
+        half = stats.t.ppf(0.975, self.count - 1) * self.error
+        return self.mean - half, self.mean + half
 
     @classmethod
     def of(cls, values: list[float]) -> Spread | None:

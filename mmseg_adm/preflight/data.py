@@ -1,19 +1,31 @@
-"""Whether the data can be read, and agree with each other and with the networks."""
+"""The data: whether they can be read and fit the networks, and a few images to try."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmengine.dataset import BaseDataset
-from torch import nn
+import numpy as np
+import torch.nn.functional as F
+from mmengine.dataset import BaseDataset, pseudo_collate
+from mmengine.structures import PixelData
+from mmengine.utils import apply_to
+from mmseg.structures import SegDataSample
+from torch import Tensor, nn
 
 from mmseg_adm.datasets.checks import check_classes, check_images, check_labels, plain_datasets
+from mmseg_adm.datasets.stream import StreamDataset, StreamPosition
 
 from .report import Report
-from .teachers import first_difference
 
-IMAGES = 8
+# Of each set, decoded with their labels.
+DECODED = 8
+# Of a training step: batch statistics need two.
+IMAGES = 2
+# Of an image on which gradients are tried; larger ones are scaled down to about that.
+MAX_PIXELS = 256 * 256
+MULTIPLE = 32
 
 
 def check_data(
@@ -34,14 +46,9 @@ def check_data(
         return
     _check_names(plain, report)
     if model is not None:
-        _check(report, 'class counts', _counts, model, everything)
+        report.check('class counts', _counts, model, everything)
     for split, each in plain.items():
-        _check(report, f'{split} data', _files, each, label_maps)
-
-
-def _check(report: Report, name: str, function: Any, *arguments: Any) -> None:
-    if text := report.attempt(name, 'failed', function, *arguments):
-        report.add(name, 'ok', text)
+        report.check(f'{split} data', _files, each, label_maps)
 
 
 def _counts(model: nn.Module, datasets: Sequence[BaseDataset]) -> str:
@@ -52,27 +59,27 @@ def _counts(model: nn.Module, datasets: Sequence[BaseDataset]) -> str:
 
 def _files(datasets: Sequence[BaseDataset], label_maps: int) -> str:
     for dataset in datasets:
-        check_images(dataset, IMAGES)
+        check_images(dataset, DECODED)
         check_labels(dataset, label_maps)
-    total = sum(map(len, datasets))
-    maps = sum(min(label_maps, len(dataset)) for dataset in datasets)
+    sizes = [len(dataset) for dataset in datasets]
+    maps = sum(min(label_maps, size) for size in sizes)
     searched = f'; the values of {maps} label maps are in range' if maps else ''
-    images = sum(min(IMAGES, len(dataset)) for dataset in datasets)
-    return f'{images} of {total} images decode, with their labels{searched}'
+    images = sum(min(DECODED, size) for size in sizes)
+    return f'{images} of {sum(sizes)} images decode, with their labels{searched}'
 
 
 def _check_names(plain: Mapping[str, Sequence[BaseDataset]], report: Report) -> None:
     """Compare class names and colours of all sets with those of the first one."""
     sets = [(split, dataset.metainfo) for split, each in plain.items() for dataset in each]
     (first, expected), *others = sets
+    classes, colours = expected['classes'], _palette(expected)
     for split, found in others:
-        if problem := first_difference(expected['classes'], found['classes'], first, split):
+        if problem := first_difference(classes, found['classes'], first, split):
             report.add('class names', 'failed', f'{problem}: give both the same metainfo')
             return
-        if _palette(found) != _palette(expected):
+        if _palette(found) != colours:
             text = f'{first} and {split} data differ in colours, so their pictures do'
             report.add('palette', 'warning', text)
-    classes, colours = expected['classes'], _palette(expected)
     if len(colours) != len(classes):
         text = f'{len(colours)} colours for {len(classes)} classes: set metainfo.palette'
         report.add('palette', 'warning', text)
@@ -82,3 +89,67 @@ def _check_names(plain: Mapping[str, Sequence[BaseDataset]], report: Report) -> 
 
 def _palette(metainfo: Mapping) -> list[list[int]]:
     return [[int(value) for value in colour] for colour in metainfo.get('palette') or []]
+
+
+def first_difference(
+    first: Sequence[str], second: Sequence[str], one: str, other: str
+) -> str | None:
+    """How two lists of class names differ, ``None`` if they don't but in case."""
+    if len(first) != len(second):
+        return f'{one} has {len(first)} classes, {other} {len(second)}'
+    for index, names in enumerate(zip(first, second, strict=True)):
+        if names[0].lower() != names[1].lower():
+            order = sorted(map(str.lower, first)) == sorted(map(str.lower, second))
+            reason = ' (the same names in another order)' if order else ''
+            return f"class {index} is '{names[0]}' in {one} and '{names[1]}' in {other}{reason}"
+    return None
+
+
+def spread(length: int, count: int) -> list[int]:
+    """At most ``count`` indices, evenly spread over ``length`` items."""
+    return [int(index) for index in np.linspace(0, length - 1, min(count, length))]
+
+
+def training_samples(dataset: Any) -> dict:
+    """A batch of ``IMAGES`` augmented training images, as a data loader would yield it.
+
+    Raises:
+        ValueError: If the data set is empty.
+    """
+    indices = spread(len(dataset), IMAGES)
+    if not indices:
+        raise ValueError('the training set is empty: look at data_root and data_prefix')
+    indices = (indices * IMAGES)[:IMAGES]  # of a set of one image
+    stream = isinstance(dataset, StreamDataset)
+    return pseudo_collate(
+        [dataset[StreamPosition(index, index) if stream else index] for index in indices]
+    )
+
+
+def crop_of(data: dict) -> tuple[int, int]:
+    """(H, W) of preprocessed images."""
+    inputs = data['inputs']
+    maps = next(iter(inputs.values())) if isinstance(inputs, dict) else inputs
+    return maps.shape[-2], maps.shape[-1]
+
+
+def reduced(data: dict) -> dict:
+    """Preprocessed images and labels, scaled down if they are larger than ``MAX_PIXELS``."""
+    height, width = crop_of(data)
+    scale = math.sqrt(MAX_PIXELS / (height * width))
+    if scale >= 1:
+        return data
+    size = tuple(max(round(side * scale / MULTIPLE), 2) * MULTIPLE for side in (height, width))
+
+    def scaled(value: Tensor | SegDataSample) -> Tensor | SegDataSample:
+        if isinstance(value, Tensor):
+            return F.interpolate(value, size, mode='bilinear')
+        sample = value.clone()
+        for name, field in value.items():
+            if isinstance(field, PixelData):
+                labels = F.interpolate(field.data[None].float(), size, mode='nearest-exact')[0]
+                sample.set_data({name: PixelData(data=labels.to(field.data.dtype))})
+        sample.set_metainfo(dict(img_shape=size, pad_shape=size))
+        return sample
+
+    return apply_to(data, lambda value: isinstance(value, (Tensor, SegDataSample)), scaled)

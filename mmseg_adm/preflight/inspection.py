@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dist import all_gather_object
@@ -14,15 +17,13 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from torch import nn
 
 from mmseg_adm.datasets.checks import check_data_paths, plain_datasets
+from mmseg_adm.datasets.stream import seed_everything
 from mmseg_adm.models import KnowledgeDistiller
 
-from .batch import IMAGES, crop_of, reduced, training_samples
-from .data import check_data
-from .members import describe_members
-from .memory import estimate_memory
-from .methods import describe_methods
+from .data import IMAGES, check_data, crop_of, reduced, training_samples
+from .overview import describe_members, describe_methods, estimate_memory
 from .report import Report
-from .sandbox import borrowed_random_state
+from .schedules import check_schedules
 from .teachers import check_recorded_classes, check_teachers
 from .terms import check_terms, try_step
 
@@ -45,16 +46,19 @@ def inspect_run(
         datasets: ``'train'`` and, if there is one, ``'val'``.
         label_maps: How many label maps of each set are searched for values out of range.
     """
-    report = Report(batch_size=config.train_dataloader.get('batch_size'))
+    report = Report()
     with borrowed_random_state():
         model = copy.deepcopy(model)
+        report.attempt('schedules', 'warning', check_schedules, config, report)
         check_data(model, datasets, label_maps, report)
         data = report.attempt('training images', 'failed', _first_images, model, datasets['train'])
         report.crop = crop_of(data) if data else None
         members = report.attempt('members', 'warning', describe_members, model, report.crop)
         report.members = members or []
         if isinstance(model, KnowledgeDistiller):
-            _inspect_teachers(model, datasets, report)
+            check_teachers(model, datasets.get('val'), report)
+            for dataset in plain_datasets(datasets['train'])[:1]:
+                check_recorded_classes(model, dataset.metainfo['classes'], report)
             # Losses sum over the processes: all of them run the step, or none.
             everywhere = all(all_gather_object(not report.failed))
             if data and everywhere:
@@ -71,16 +75,31 @@ def inspect_config(config: Config) -> Report:
     init_default_scope(config.get('default_scope', 'mmseg'))
     datasets = report.attempt('data folders', 'failed', _build_datasets, config)
     model = report.attempt('networks', 'failed', _build_model, config)
-    if datasets is None or model is None:
-        if datasets is not None:
-            check_data(None, datasets, LABEL_MAPS, report)
-        if model is not None:
-            report.members = describe_members(model, None)
-        return report
-    optim_wrapper = report.attempt(
-        'optimizer', 'failed', build_optim_wrapper, model, config.optim_wrapper
-    )
-    return report if optim_wrapper is None else inspect_run(config, model, optim_wrapper, datasets)
+    if datasets is not None and model is not None:
+        optim_wrapper = report.attempt(
+            'optimizer', 'failed', build_optim_wrapper, model, config.optim_wrapper
+        )
+        if optim_wrapper is not None:
+            return inspect_run(config, model, optim_wrapper, datasets)
+    elif datasets is not None:
+        check_data(None, datasets, LABEL_MAPS, report)
+    elif model is not None:
+        report.members = describe_members(model, None)
+    return report
+
+
+@contextmanager
+def borrowed_random_state(seed: int = 0) -> Iterator[None]:
+    """Draw from ``seed`` inside the block, and go on afterwards as if nothing had been drawn."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - mmseg's transforms
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices):
+        seed_everything(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)  # noqa: NPY002
 
 
 def _build_datasets(config: Config) -> dict[str, Any]:
@@ -99,14 +118,6 @@ def _first_images(model: Any, dataset: Any) -> dict:
     return model.data_preprocessor(training_samples(dataset), True)
 
 
-def _inspect_teachers(
-    model: KnowledgeDistiller, datasets: Mapping[str, Any], report: Report
-) -> None:
-    check_teachers(model, datasets.get('val'), report)
-    for dataset in plain_datasets(datasets['train'])[:1]:
-        check_recorded_classes(model, dataset.metainfo['classes'], report)
-
-
 def _inspect_methods(
     config: Config, model: KnowledgeDistiller, optim_wrapper: Any, data: dict, report: Report
 ) -> None:
@@ -122,8 +133,8 @@ def _inspect_methods(
     report.terms = step.terms
     check_terms(model, step, report)
     measured = (IMAGES, *crop_of(small))
-    wanted = (report.batch_size or IMAGES, *crop)
+    wanted = (config.train_dataloader.get('batch_size') or IMAGES, *crop)
+    sizes = (step.activations, measured, wanted)
     report.memory = report.attempt(
-        'memory', 'warning', estimate_memory, model, optim_wrapper, step.activations,
-        measured, wanted,
-    )  # fmt: skip
+        'memory', 'warning', estimate_memory, model, optim_wrapper, *sizes
+    )

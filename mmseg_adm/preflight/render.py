@@ -12,7 +12,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from .report import Member, Method, Report
+from .report import Memory, Report
 
 MIN_WIDTH = 100
 LOG_WIDTH = 120
@@ -40,16 +40,14 @@ def _console(**options: Any) -> Console:
 def _tables(report: Report) -> Group:
     parts: list[RenderableType] = []
     if report.members:
-        parts.append(_members(report))
-        parts += [Text(f' {line}') for line in _preprocessing(report.members)]
+        parts += [_members(report), *_preprocessing(report)]
     if report.methods:
-        parts.append(_methods(report.methods))
+        parts.append(_methods(report))
     if report.terms:
         parts.append(_terms(report))
     if report.memory:
-        parts.append(Text(f' {_memory(report)}'))
-    parts.append(_checks(report))
-    return Group(*parts)
+        parts.append(_memory(report.memory))
+    return Group(*parts, _checks(report))
 
 
 def _table(title: str, columns: Iterable[str], figures: Sequence[str] = ()) -> Table:
@@ -68,58 +66,44 @@ def _members(report: Report) -> Table:
     size = f' at {report.crop[0]}x{report.crop[1]}' if report.crop else ''
     figures = ('parameters', f'GFLOPs{size}')
     table = _table('Members', ('name', 'network', 'role', *figures), figures)
-    for member in report.members:
-        flops = 'not counted' if member.flops is None else f'{member.flops / 1e9:.3g}'
-        table.add_row(
-            member.name, member.network, member.role, f'{member.parameters / 1e6:.3f} M', flops
-        )
+    for each in report.members:
+        flops = 'not counted' if each.flops is None else f'{each.flops / 1e9:.3g}'
+        table.add_row(each.name, each.network, each.role, f'{each.parameters / 1e6:.3f} M', flops)
     return table
 
 
-def _preprocessing(members: Sequence[Member]) -> list[str]:
+def _preprocessing(report: Report) -> list[Text]:
     """One line for all that see their images alike."""
     names: dict[str, list[str]] = {}
-    for member in members:
+    for member in report.members:
         names.setdefault(member.preprocessing, []).append(member.name)
-    return [f'{", ".join(each)}: {steps}' for steps, each in names.items()]
+    return [Text(f' {", ".join(each)}: {steps}') for steps, each in names.items()]
 
 
-def _methods(methods: Sequence[Method]) -> Table:
+def _methods(report: Report) -> Table:
     table = _table('Methods', ('method', 'reads', 'alignment', 'settings'))
-    for method in methods:
-        own = f'\n{method.parameters} parameters' if method.parameters else ''
-        table.add_row(
-            f'{method.name} ({method.kind}){own}',
-            '\n'.join(
-                f'{each.member}.{each.point} {"x".join(map(str, each.shape))}'
-                for each in method.readings
-            ),
-            '\n'.join(method.alignment) or 'none needed',
-            '\n'.join(method.settings),
-        )
+    for each in report.methods:
+        own = f'\n{each.parameters} parameters' if each.parameters else ''
+        alignment = each.alignment or ('none needed',)
+        columns = ('\n'.join(lines) for lines in (each.readings, alignment, each.settings))
+        table.add_row(f'{each.name} ({each.kind}){own}', *columns)
     return table
 
 
 def _terms(report: Report) -> Table:
-    table = _table(
-        'Losses on the first images, every method at full strength',
-        ('loss', 'value', 'updates', 'zero gradient'),
-        ('value',),
-    )
+    title = 'Losses on the first images, every method at full strength'
+    table = _table(title, ('loss', 'value', 'updates', 'zero gradient'), ('value',))
     own = {method.name: f"{method.name}'s own modules" for method in report.methods}
     for term in report.terms:
-        table.add_row(
-            f'{term.owner}.{term.name}',
-            f'{term.value:.4g}',
-            ', '.join(own.get(name, name) for name in term.updates) or 'nobody',
-            ', '.join(own.get(name, name) for name in term.silent),
+        updates, silent = (
+            ', '.join(own.get(name, name) for name in names)
+            for names in (term.updates, term.silent)
         )
+        table.add_row(term.path, f'{term.value:.4g}', updates or 'nobody', silent)
     return table
 
 
-def _memory(report: Report) -> str:
-    memory = report.memory
-    assert memory is not None
+def _memory(memory: Memory) -> Text:
     parts = ' + '.join(
         f'{name} {value / 2**20:.0f}'
         for name, value in (
@@ -129,8 +113,8 @@ def _memory(report: Report) -> str:
             ('activations', memory.activations),
         )
     )
-    return (
-        f'Memory of a step, about {memory.total / 2**20:.0f} MiB: {parts}.\n '
+    return Text(
+        f' Memory of a step, about {memory.total / 2**20:.0f} MiB: {parts}.\n '
         f'Activations: {memory.basis}. Temporaries come on top.'
     )
 

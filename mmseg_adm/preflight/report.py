@@ -33,22 +33,13 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Reading:
-    """One point that a method reads, and the map (C, h, w) there for one training crop."""
-
-    member: str
-    point: str
-    shape: tuple[int, int, int]
-
-
-@dataclass(frozen=True)
 class Method:
     """One method.
 
     Attributes:
         name: In the config.
         kind: Its class.
-        readings: What it reads.
+        readings: The points that it reads and the maps C x h x w there, a line each.
         alignment: How maps are brought to one width and size, a line each.
         parameters: Of its own modules, projections included.
         settings: Weights of its terms and when it runs, a line each.
@@ -56,7 +47,7 @@ class Method:
 
     name: str
     kind: str
-    readings: tuple[Reading, ...]
+    readings: tuple[str, ...]
     alignment: tuple[str, ...]
     parameters: int
     settings: tuple[str, ...]
@@ -79,6 +70,11 @@ class Term:
     value: float
     updates: tuple[str, ...]
     silent: tuple[str, ...]
+
+    @property
+    def path(self) -> str:
+        """As the log names it."""
+        return f'{self.owner}.{self.name}'
 
 
 @dataclass(frozen=True)
@@ -108,15 +104,9 @@ class Check:
 
 @dataclass
 class Report:
-    """All of it; what could not be found out is left empty.
-
-    Attributes:
-        crop: (H, W) of the training crop.
-        batch_size: On one device.
-    """
+    """All of it; what could not be found out is left empty. The crop is (H, W) in training."""
 
     crop: tuple[int, int] | None = None
-    batch_size: int | None = None
     members: list[Member] = field(default_factory=list)
     methods: list[Method] = field(default_factory=list)
     terms: list[Term] = field(default_factory=list)
@@ -141,6 +131,11 @@ class Report:
         except Exception as error:  # what a config, a file or a network can do is not foreseen
             self.add(name, status, described(error))
             return None
+
+    def check(self, name: str, function: Callable[..., str], *arguments: Any) -> None:
+        """A line with what ``function`` says, or with why it fails."""
+        if text := self.attempt(name, 'failed', function, *arguments):
+            self.add(name, 'ok', text)
 
 
 def described(error: Exception) -> str:

@@ -14,9 +14,8 @@ from mmseg_adm.checkpoint import local_path, read_checkpoint
 from mmseg_adm.models import KnowledgeDistiller
 from mmseg_adm.models.taps import decode_head_of, find_classifier
 
-from .batch import spread
+from .data import first_difference, spread
 from .report import Report, Status
-from .sandbox import evaluating
 
 IMAGES = 8
 # Of the way from chance to perfect: 48 untrained networks came to at most 0.014 of it.
@@ -47,7 +46,7 @@ def check_teachers(model: KnowledgeDistiller, dataset: Any, report: Report) -> N
     One that is frozen and scores like chance fails; one that goes on may learn what it lacks.
 
     Args:
-        model: The distiller.
+        model: Not the one that will train: it is left in evaluation mode.
         dataset: The validation set, ``None`` if there is none.
         report: Takes the lines.
     """
@@ -59,26 +58,21 @@ def check_teachers(model: KnowledgeDistiller, dataset: Any, report: Report) -> N
     if dataset is None:
         report.add('teacher', 'warning', 'not scored: the config has no validation set')
         return
-    with evaluating(model):
-        status: Status = 'failed' if model.frozen else 'warning'
-        scores = report.attempt('teacher', status, score_teachers, model, dataset)
+    status: Status = 'failed' if model.frozen else 'warning'
+    scores = report.attempt('teacher', status, score_teachers, model.eval(), dataset)
     for name, score in (scores or {}).items():
-        count = min(IMAGES, len(dataset))
-        text = (
-            f'mIoU {100 * score.miou:.1f} on {count} validation images, '
-            f'{100 * score.chance:.1f} would be chance'
-        )
-        if score.better_than_chance:
-            report.add(f'score of {name}', 'ok', text)
-        else:
+        status, verdict = 'ok', ''
+        if not score.better_than_chance:
             frozen = name in model.frozen
-            report.add(
-                f'score of {name}',
-                'failed' if frozen else 'warning',
-                f'{text}: {"it teaches" if frozen else "it starts as"} noise. Were these weights '
+            status = 'failed' if frozen else 'warning'
+            verdict = (
+                f': {"it teaches" if frozen else "it starts as"} noise. Were these weights '
                 f'({checkpoints[name]}) trained, on these classes in this order, with this '
-                'preprocessing?',
+                'preprocessing?'
             )
+        found = f'mIoU {100 * score.miou:.1f} on {min(IMAGES, len(dataset))} validation images, '
+        chance = f'{100 * score.chance:.1f} would be chance'
+        report.add(f'score of {name}', status, found + chance + verdict)
 
 
 def checkpoints_of(model: KnowledgeDistiller) -> dict[str, str]:
@@ -103,11 +97,10 @@ def score_teachers(model: KnowledgeDistiller, dataset: Any) -> dict[str, Score]:
             areas[name].append(
                 IoUMetric.intersect_and_union(prediction, labels, classes[name], head.ignore_index)
             )
-    return {name: _score(*_summed(areas[name])) for name in names}
-
-
-def _summed(areas: Sequence[Sequence[Tensor]]) -> list[Tensor]:
-    return [torch.stack(each).sum(dim=0) for each in zip(*areas, strict=True)]
+    return {
+        name: _score(*(torch.stack(each).sum(dim=0) for each in zip(*areas[name], strict=True)))
+        for name in names
+    }
 
 
 def _score(intersection: Tensor, union: Tensor, predicted: Tensor, labelled: Tensor) -> Score:
@@ -128,47 +121,25 @@ def _score(intersection: Tensor, union: Tensor, predicted: Tensor, labelled: Ten
 def check_recorded_classes(model: KnowledgeDistiller, classes: Sequence[str], report: Report):
     """Compare the class names in a member's checkpoint with the data's, in order."""
     for name, checkpoint in checkpoints_of(model).items():
-        recorded = recorded_classes(local_path(checkpoint))
-        line = f'classes of {name}'
+        recorded = recorded_classes(checkpoint)
+        status: Status = 'ok'
+        text = f'the {len(classes)} of the data, in the same order'
         if recorded is None:
-            report.add(
-                line,
-                'warning',
+            status = 'warning'
+            text = (
                 'its checkpoint does not record them: whether they are those of the data, in the '
-                'same order, only its score tells',
+                'same order, only its score tells'
             )
         elif problem := first_difference(recorded, classes, 'its checkpoint', 'the data'):
             frozen = name in model.frozen
+            status = 'failed' if frozen else 'warning'
             advice = 'Take a teacher that was trained on these labels'
-            report.add(
-                line,
-                'failed' if frozen else 'warning',
-                f'{problem}. {advice if frozen else "It has to learn them anew"}',
-            )
-        else:
-            report.add(line, 'ok', f'the {len(classes)} of the data, in the same order')
+            text = f'{problem}. {advice if frozen else "It has to learn them anew"}'
+        report.add(f'classes of {name}', status, text)
 
 
-def recorded_classes(checkpoint: Any) -> list[str] | None:
+def recorded_classes(checkpoint: str) -> list[str] | None:
     """The class names that mmseg wrote into a checkpoint, of this generation or the last."""
-    meta = read_checkpoint(checkpoint).get('meta') or {}
-    dataset_meta = meta.get('dataset_meta') or {}
-    for place in (dataset_meta, meta):
-        for key in ('classes', 'CLASSES'):
-            if place.get(key):
-                return list(place[key])
-    return None
-
-
-def first_difference(
-    first: Sequence[str], second: Sequence[str], one: str, other: str
-) -> str | None:
-    """How two lists of class names differ, ``None`` if they don't but in case."""
-    if len(first) != len(second):
-        return f'{one} has {len(first)} classes, {other} {len(second)}'
-    for index, names in enumerate(zip(first, second, strict=True)):
-        if names[0].lower() != names[1].lower():
-            order = sorted(map(str.lower, first)) == sorted(map(str.lower, second))
-            reason = ' (the same names in another order)' if order else ''
-            return f"class {index} is '{names[0]}' in {one} and '{names[1]}' in {other}{reason}"
-    return None
+    meta = read_checkpoint(local_path(checkpoint)).get('meta') or {}
+    places = ((meta.get('dataset_meta') or {}).get('classes'), meta.get('CLASSES'))
+    return next((list(names) for names in places if names), None)

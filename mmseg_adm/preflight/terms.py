@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from mmseg_adm.models import KnowledgeDistiller
 
-from .activations import SavedActivations
 from .report import Report, Term
 
 # As GradScaler starts: small gradients survive a backward pass in half precision.
 SCALE = 2.0**16
+# Owner and path in it.
+Place = tuple[str, str]
 
 
 class Step(NamedTuple):
@@ -30,6 +31,33 @@ class Step(NamedTuple):
     terms: list[Term]
     untouched: dict[str, list[str]]
     activations: int
+
+
+class SavedActivations(torch.autograd.graph.saved_tensors_hooks):
+    """Counts, inside a ``with`` block, the bytes that autograd saves, each storage once.
+
+    Weights and buffers, which are there anyway, don't count.
+
+    Args:
+        model: Whose weights these are.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        own = [*model.parameters(), *model.buffers()]
+        self._resident = {tensor.untyped_storage().data_ptr() for tensor in own}
+        self._sizes: dict[int, int] = {}
+        super().__init__(self._pack, lambda tensor: tensor)
+
+    @property
+    def bytes(self) -> int:
+        """The sum."""
+        return sum(self._sizes.values())
+
+    def _pack(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if (address := storage.data_ptr()) not in self._resident:
+            self._sizes[address] = max(storage.nbytes(), self._sizes.get(address, 0))
+        return tensor
 
 
 def try_step(model: KnowledgeDistiller, data: dict, optim_wrapper: Any) -> Step:
@@ -49,9 +77,15 @@ def try_step(model: KnowledgeDistiller, data: dict, optim_wrapper: Any) -> Step:
     saved = SavedActivations(model)
     with optim_wrapper.optim_context(model), saved:
         losses = model(**data, mode='loss')
-    owners = _parameters_by_owner(model)
+    owners: dict[str, nn.Module] = {**model.members, **model.methods}
+    parameters = {
+        (owner, path): parameter
+        for owner, module in owners.items()
+        for path, parameter in module.named_parameters()
+        if parameter.requires_grad
+    }
     terms = []
-    reached: set[str] = set()
+    reached: set[Place] = set()
     for key, value in losses.items():
         if 'loss' not in key:
             continue
@@ -59,58 +93,32 @@ def try_step(model: KnowledgeDistiller, data: dict, optim_wrapper: Any) -> Step:
         # As MMEngine's parse_losses sums them.
         parts = value if isinstance(value, (list, tuple)) else [value]
         total = torch.stack([part.mean() for part in parts]).sum()
-        gradients = _gradients(total, owners)
-        reached.update(f'{each}.{path}' for each, path, _ in gradients)
-        moved = {each for each, _, moves in gradients if moves}
-        touched = {each for each, _, _ in gradients}
-        terms.append(
-            Term(
-                owner=owner,
-                name=name,
-                value=total.item(),
-                updates=_in_order(moved, owners),
-                silent=_in_order(touched - moved, owners),
-            )
-        )
-    untouched = {
-        owner: [path for path in parameters if f'{owner}.{path}' not in reached]
-        for owner, parameters in owners.items()
-    }
-    return Step(terms, {owner: paths for owner, paths in untouched.items() if paths}, saved.bytes)
+        moves = _moves(total, parameters)
+        reached |= moves.keys()
+        touched = {place[0] for place in moves}
+        moved = {place[0] for place, moving in moves.items() if moving}
+        updates = tuple(each for each in owners if each in moved)
+        silent = tuple(each for each in owners if each in touched - moved)
+        terms.append(Term(owner, name, total.item(), updates, silent))
+    untouched: dict[str, list[str]] = {}
+    for owner, path in parameters:
+        if (owner, path) not in reached:
+            untouched.setdefault(owner, []).append(path)
+    return Step(terms, untouched, saved.bytes)
 
 
-def _parameters_by_owner(model: KnowledgeDistiller) -> dict[str, dict[str, Tensor]]:
-    modules: dict[str, nn.Module] = {**model.members, **model.methods}
-    return {
-        owner: {
-            path: parameter
-            for path, parameter in module.named_parameters()
-            if parameter.requires_grad
-        }
-        for owner, module in modules.items()
-    }
-
-
-def _gradients(
-    loss: Tensor, owners: Mapping[str, Mapping[str, Tensor]]
-) -> list[tuple[str, str, bool]]:
-    """Owner and path of each parameter in the graph of ``loss``, and whether it moves."""
+def _moves(loss: Tensor, parameters: Mapping[Place, Tensor]) -> dict[Place, bool]:
+    """Each parameter in the graph of ``loss``, and whether its gradient is not zero."""
     if not loss.requires_grad:
-        return []
-    places = [(owner, path) for owner, own in owners.items() for path in own]
-    parameters = [owners[owner][path] for owner, path in places]
+        return {}
     gradients = torch.autograd.grad(
-        SCALE * loss.float(), parameters, retain_graph=True, allow_unused=True
+        SCALE * loss.float(), list(parameters.values()), retain_graph=True, allow_unused=True
     )
-    return [
-        (owner, path, bool(gradient.ne(0).any()))
-        for (owner, path), gradient in zip(places, gradients, strict=True)
+    return {
+        place: bool(gradient.any())
+        for place, gradient in zip(parameters, gradients, strict=True)
         if gradient is not None
-    ]
-
-
-def _in_order(names: set[str], owners: Mapping) -> tuple[str, ...]:
-    return tuple(name for name in owners if name in names)
+    }
 
 
 def check_terms(model: KnowledgeDistiller, step: Step, report: Report) -> None:
@@ -124,7 +132,7 @@ def check_terms(model: KnowledgeDistiller, step: Step, report: Report) -> None:
     before = len(report.checks)
     for term in step.terms:
         if not math.isfinite(term.value):
-            report.add('terms', 'failed', f'{_named(term)} is {term.value} on the first images')
+            report.add('terms', 'failed', f'{term.path} is {term.value} on the first images')
     for name in model.members:
         _check_member(name, [term for term in step.terms if term.owner == name], report)
     for name, method in model.methods.items():
@@ -133,12 +141,13 @@ def check_terms(model: KnowledgeDistiller, step: Step, report: Report) -> None:
     if len(report.checks) == before:
         report.add('terms', 'ok', f'{len(step.terms)} losses update whom they should')
     for owner, paths in step.untouched.items():
+        more = f', and {len(paths) - 3} more' if len(paths) > 3 else ''
         report.add(
             'gradients',
             'warning',
             f"{len(paths)} parameters of '{owner}' get no gradient from any loss "
-            f'({_listed(paths)}): with several processes set find_unused_parameters=True in '
-            'model_wrapper_cfg',
+            f'({", ".join(paths[:3])}{more}): with several processes set '
+            'find_unused_parameters=True in model_wrapper_cfg',
         )
 
 
@@ -147,46 +156,23 @@ def _check_member(name: str, terms: Sequence[Term], report: Report) -> None:
         report.add('terms', 'failed', f"no loss of its own trains '{name}': look at loss_decode")
     for term in terms:
         if others := [each for each in term.updates if each != name]:
-            report.add('terms', 'failed', f'{_named(term)} also trains {", ".join(others)}')
+            report.add('terms', 'failed', f'{term.path} also trains {", ".join(others)}')
 
 
 def _check_method(name: str, method: Any, terms: Sequence[Term], report: Report) -> None:
-    declared = method.updates()
-    reached: set[str] = set()
+    declared, kind = method.updates(), type(method).__name__
     for term in terms:
-        reached.update(term.updates, term.silent)
         if undeclared := [each for each in term.updates if each not in (*declared, name)]:
-            report.add(
-                'terms',
-                'failed',
-                f'{_named(term)} trains {", ".join(undeclared)}, but {type(method).__name__}.'
-                f'updates() names {", ".join(declared) or "nobody"}: detach the target',
-            )
+            named = ', '.join(declared) or 'nobody'
+            text = f'trains {", ".join(undeclared)}, but {kind}.updates() names {named}'
+            report.add('terms', 'failed', f'{term.path} {text}: detach the target')
         elif not term.updates and not term.silent:
-            report.add(
-                'terms',
-                'failed',
-                f'{_named(term)} trains nobody: it has no gradient. Is everything detached?',
-            )
+            text = 'trains nobody: it has no gradient. Is everything detached?'
+            report.add('terms', 'failed', f'{term.path} {text}')
         elif not term.updates and not set(term.silent) & method.paused:
-            report.add(
-                'terms',
-                'warning',
-                f'the gradient of {_named(term)} is zero on the images tried: is its weight zero?',
-            )
+            text = 'is zero on the images tried: is its weight zero?'
+            report.add('terms', 'warning', f'the gradient of {term.path} {text}')
+    reached = {each for term in terms for each in (*term.updates, *term.silent)}
     if missed := [each for each in declared if each not in reached]:
-        report.add(
-            'terms',
-            'failed',
-            f"no term of '{name}' reaches {', '.join(missed)}, which {type(method).__name__}."
-            'updates() names',
-        )
-
-
-def _named(term: Term) -> str:
-    return f'{term.owner}.{term.name}'
-
-
-def _listed(paths: Sequence[str], shown: int = 3) -> str:
-    more = f', and {len(paths) - shown} more' if len(paths) > shown else ''
-    return ', '.join(paths[:shown]) + more
+        text = f"no term of '{name}' reaches {', '.join(missed)}, which {kind}.updates() names"
+        report.add('terms', 'failed', text)

@@ -129,6 +129,26 @@ def test_a_method_by_name_pairs_the_networks(tmp_path):
     assert config.model.members.student.decode_head == alone.decode_head
 
 
+def test_configs_lie_beside_the_plan_or_above_it_or_have_names(tmp_path):
+    own = tmp_path / 'study' / 'plans'
+    own.mkdir(parents=True)
+    network = f'pspnet_r18-w16-d8_{SETTING}'
+    for name, folder in (('beside.py', own), ('above.py', tmp_path)):
+        (folder / name).write_text(f"_base_ = 'mmseg_adm::pspnet/{network}'\n")
+    plan = own / 'own.py'
+    plan.write_text(
+        "seeds = (0,)\npairs = dict(a=dict(student='beside.py', teacher='above.py', methods=dict("
+        f"kd=dict(config='mmseg_adm::kd/kd_{PAIR}_{SETTING}'), dml='dml')))\n"
+    )
+    sources = {cell.name: cell.source for cell in read_plan(plan).cells}
+    assert sources == {
+        'student': (f'{own}/beside.py',),
+        'teacher': (f'{tmp_path}/above.py',),
+        'kd': (f'mmseg_adm::kd/kd_{PAIR}_{SETTING}',),
+        'dml': (f'--student={own}/beside.py', f'--teacher={tmp_path}/above.py', '--method=dml'),
+    }
+
+
 def test_members_may_be_named_or_dropped(tmp_path):
     first = tiny_plan(tmp_path, 'dml')
     named = dict(config=f'configs/dml/dml_{PAIR}_{SETTING}', cfg_options={
@@ -307,7 +327,7 @@ def test_all_cells_of_a_seed_start_from_the_same_weights(tmp_path):
         ),
         (
             "seeds = (0,)\npairs = dict(a=dict(student='x.py', teacher='x.py'))",
-            FileNotFoundError, r"cell 'a/student': config not found: .*x\.py",
+            FileNotFoundError, r"cell 'a/student': config not found: x\.py, sought in .* above it",
         ),
     ],
 )  # fmt: skip

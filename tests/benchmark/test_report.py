@@ -2,6 +2,7 @@ import json
 
 import pytest
 from plans import fill, line_of, tiny_plan
+from scipy import stats
 
 from mmseg_adm.benchmark import Results, draw_figures, markdown_table
 from mmseg_adm.benchmark.summary import Spread, Summary
@@ -62,13 +63,29 @@ def test_table(summary):
         [cell.strip() for cell in row.strip('|').split('|')]
         for row in markdown_table(summary, 'tiny').splitlines()
     ]
-    assert rows[2][:5] == ['student alone', '3', '42.00 ± 2.00', '42.00 ± 2.00', '']
-    assert rows[3][:7] == ['teacher alone', '3', '', '', '', '51.00 ± 1.73', '']
-    assert rows[4] == ['kd', '0', *['not run'] * 9]
+    assert rows[2][:6] == ['student alone', '3', '42.00 ± 2.00', '42.00 ± 2.00', '', '']
+    assert rows[3][:9] == ['teacher alone', '3', '', '', '', '', '51.00 ± 1.73', '', '']
+    assert rows[4] == ['kd', '0', *['not run'] * 11]
+    # The 97.5th percentile of Student's t with two degrees of freedom is 4.303.
     assert rows[5] == [
-        'dml', '3', '44.00 ± 2.65', '44.00 ± 2.65', '+2.00 ± 0.58', '50.00 ± 1.73',
-        '-1.00 ± 0.00', '91.00 ± 1.00', '0.50', '600', '0',
+        'dml', '3', '44.00 ± 2.65', '44.00 ± 2.65',
+        '+2.00 ± 0.58', '-0.48 to +4.48, no difference found', '50.00 ± 1.73',
+        '-1.00 ± 0.00', '-1.00 to -1.00', '91.00 ± 1.00', '0.50', '600', '0',
     ]  # fmt: skip
+
+
+def test_one_seed_has_no_interval(plan, tmp_path):
+    scores = {name: {0: row[0]} for name, row in SCORES.items()}
+    summary = Summary(plan, fill(plan, tmp_path / 'raw.jsonl', scores))
+    row = markdown_table(summary, 'tiny').splitlines()[-1]
+    assert row.startswith('| dml | 1 | 41.00 | 41.00 | +1.00 |  | 49.00 | -1.00 |  |')
+
+
+def test_the_interval_is_that_of_a_paired_t_test():
+    own, other = [41.0, 46.5, 45.0, 44.2], [40.0, 44.0, 42.0, 44.1]
+    expected = stats.ttest_rel(own, other).confidence_interval(0.95)
+    differences = [first - second for first, second in zip(own, other, strict=True)]
+    assert Spread.of(differences).interval == pytest.approx(tuple(expected))
 
 
 def test_the_deployed_leader_is_the_student(plan, tmp_path):

@@ -1,15 +1,19 @@
 import json
+import re
 import subprocess
 import sys
 import threading
 
 import pytest
 import torch
+from factory import ROOT
 from plans import line_of, shipped, tiny_plan, write_plan
 
+from mmseg_adm import __version__
 from mmseg_adm.benchmark import Results, lock, read_plan, run_plan, runs
+from mmseg_adm.benchmark import results as results_module
 from mmseg_adm.benchmark.lock import locked
-from mmseg_adm.benchmark.results import collect
+from mmseg_adm.benchmark.results import collect, provenance
 from mmseg_adm.benchmark.runs import assign_devices, visible_devices
 
 # Stands for a training: it writes down which devices it sees, and leaves nothing else.
@@ -20,6 +24,12 @@ folder = pathlib.Path(sys.argv[sys.argv.index('--work-dir') + 1])
 """
 
 
+# Stands for one whose network is the user's own.
+CUSTOM = """
+import pathlib, sys
+import custom_backbone
+(pathlib.Path(sys.argv[sys.argv.index('--work-dir') + 1]) / custom_backbone.NAME).touch()
+"""
 # Stands for one that looks for the lock among its open files.
 HEIR = """
 import os, pathlib, sys
@@ -83,6 +93,26 @@ def test_trainings_see_their_devices(stand_in, tmp_path, monkeypatch):
     run_plan(plan, Results(tmp_path / 'raw.jsonl'), tmp_path / 'work', jobs=2)
     seen = [path.read_text() for path in (tmp_path / 'work').rglob('devices')]
     assert seen == ['5', '5']
+
+
+def test_trainings_import_what_the_user_has_on_the_path(stand_in, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs._Sitting, '_launch', lambda self: [sys.executable, '-c', CUSTOM])
+    (tmp_path / 'own').mkdir()
+    (tmp_path / 'own' / 'custom_backbone.py').write_text("NAME = 'imported'\n")
+    monkeypatch.setenv('PYTHONPATH', str(tmp_path / 'own'))
+    plan = tiny_plan(tmp_path, seeds=(0,))
+    run_plan(plan, Results(tmp_path / 'raw.jsonl'), tmp_path / 'work')
+    assert len(list((tmp_path / 'work').rglob('imported'))) == 2
+
+
+@pytest.mark.parametrize('processes', [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_trainings_are_started_by_the_command(processes, tmp_path):
+    plan = read_plan(write_plan(tmp_path, {}), processes)
+    sitting = runs._Sitting(plan, Results(tmp_path / 'raw.jsonl'), tmp_path, 1, print, 0)
+    command = [*sitting._launch(), '--help']
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count('--skip-preflight ') == processes
 
 
 def test_a_training_that_leaves_nothing_fails_alone(stand_in, tmp_path):
@@ -175,6 +205,19 @@ def test_a_device_is_given_back_whatever_happens(stand_in, tmp_path, monkeypatch
         with pytest.raises(FileNotFoundError):
             sitting.run(plan.cells[0])
     assert sitting.devices.qsize() == 1
+
+
+def test_without_a_checkout_the_version_is_named(tmp_path, monkeypatch):
+    cell = tiny_plan(tmp_path, seeds=(0,)).cells[0]
+    assert re.fullmatch(r'[0-9a-f]{7,}(\+changes)?', provenance(cell)['commit'])
+    # An environment inside the repository of somebody else.
+    subprocess.run(['git', 'init', '-q', tmp_path], check=True)
+    monkeypatch.setattr(results_module, 'ROOT', tmp_path / 'site-packages')
+    assert provenance(cell)['commit'] == f'mmseg_adm {__version__}'
+    # A checkout on a machine without git.
+    monkeypatch.setattr(results_module, 'ROOT', tmp_path)
+    monkeypatch.setenv('PATH', '')
+    assert provenance(cell)['commit'] == f'mmseg_adm {__version__}'
 
 
 def test_a_training_shorter_than_its_log_interval_is_named(tmp_path):

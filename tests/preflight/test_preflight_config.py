@@ -43,7 +43,7 @@ def test_nothing_is_wrong(preflight_config, tmp_path):
     report = inspect_config(preflight_config)
     assert {check.status for check in report.checks} == {'ok'}
     assert [check.name for check in report.checks] == [
-        'class names', 'class counts', 'train data', 'val data', 'terms',
+        'schedules', 'class names', 'class counts', 'train data', 'val data', 'terms',
     ]  # fmt: skip
     assert report.crop == (32, 48)
     assert not (tmp_path / 'run').exists()
@@ -255,7 +255,7 @@ def test_a_plain_segmentor(preflight_config):
     preflight_config.model = plain
     report = inspect_config(preflight_config)
     assert [check.name for check in report.checks] == [
-        'class names', 'class counts', 'train data', 'val data',
+        'schedules', 'class names', 'class counts', 'train data', 'val data',
     ]  # fmt: skip
     (member,) = report.members
     assert (member.name, member.role) == ('model', 'trained')

@@ -15,11 +15,14 @@ from mmengine.optim import build_optim_wrapper
 from torch import nn
 
 from mmseg_adm.preflight import Check, Report, as_text, inspect_config, print_report
-from mmseg_adm.preflight.activations import SavedActivations
-from mmseg_adm.preflight.members import describe_members
-from mmseg_adm.preflight.memory import estimate_memory, optimizer_bytes
-from mmseg_adm.preflight.methods import describe_methods
+from mmseg_adm.preflight.overview import (
+    describe_members,
+    describe_methods,
+    estimate_memory,
+    optimizer_bytes,
+)
 from mmseg_adm.preflight.teachers import Score, _score
+from mmseg_adm.preflight.terms import SavedActivations
 
 pytestmark = pytest.mark.core
 
@@ -74,7 +77,7 @@ def test_flops_grow_with_the_crop_and_may_be_unknown(monkeypatch):
     def untraceable(*_):
         raise RuntimeError
 
-    monkeypatch.setattr('mmseg_adm.preflight.members.FlopAnalyzer', untraceable)
+    monkeypatch.setattr('mmseg_adm.preflight.overview.FlopAnalyzer', untraceable)
     assert describe_members(model, SIZE)[0].flops is None
 
 
@@ -83,7 +86,7 @@ def test_maps_and_their_alignment():
     student['backbone']['strides'] = (1, 2, 2, 1)
     model = build(distiller_config(FITNET, members=dict(student=student, teacher=segmentor(8))))
     (method,) = describe_methods(model, SIZE, {'fitnet': dict(start=10, stop=None)})
-    assert [each.shape for each in method.readings] == [(8, 2, 3), (16, 4, 6)]
+    assert method.readings == ('student.features 8x2x3', 'teacher.features 16x4x6')
     assert method.alignment == ('8 -> 16 by 1x1, 128 parameters', '4x6 resized to 2x3')
     assert method.parameters == 128
     assert method.settings == ('weight 2', 'start 10')

@@ -9,7 +9,7 @@ from mmengine.optim import build_optim_wrapper
 
 from mmseg_adm.models.methods import KD
 from mmseg_adm.preflight import Report, teachers
-from mmseg_adm.preflight.methods import describe_methods
+from mmseg_adm.preflight.overview import describe_methods
 from mmseg_adm.preflight.terms import check_terms, try_step
 
 pytestmark = pytest.mark.core
@@ -51,8 +51,8 @@ def test_every_method_updates_whom_it_says(variant):
         assert terms_of(report, member)['decode.loss_ce'].updates == (member,)
     (method,) = report.methods
     reads = model.methods[METHOD].reads().items()
-    assert [(each.member, each.point) for each in method.readings] == [
-        (member, point) for member, own in reads for point in own
+    assert [each.partition(' ')[0] for each in method.readings] == [
+        f'{member}.{point}' for member, own in reads for point in own
     ]
     assert step.activations > 0
 
@@ -157,7 +157,7 @@ def test_large_images_are_scaled_down(inspect, monkeypatch):
     report = inspect(model)
     assert report.crop == (512, 1024)
     assert sizes == [(1, 512, 1024), (2, 192, 352)]
-    assert report.methods[0].readings[0].shape == (19, 64, 128)
+    assert report.methods[0].readings[0] == 'student.logits 19x64x128'
     assert '2 images of 192x352, scaled by pixels to 2 of 512x1024' in report.memory.basis
 
 

@@ -1,0 +1,226 @@
+"""What trains and what it takes: the networks, what each method reads of them, the memory."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from mmengine.analysis import FlopAnalyzer
+from mmengine.optim import OptimWrapperDict
+from mmengine.structures import PixelData
+from mmseg.models import SegDataPreProcessor
+from mmseg.structures import SegDataSample
+from torch import Tensor, nn
+
+from mmseg_adm.models import KnowledgeDistiller
+from mmseg_adm.models.adapters import Projection
+from mmseg_adm.models.preprocessor import MembersDataPreprocessor
+from mmseg_adm.models.step import DistillationStep
+
+from .report import Member, Memory, Method
+
+
+def describe_members(model: nn.Module, crop: tuple[int, int] | None) -> list[Member]:
+    """One row a network, the student first.
+
+    Args:
+        model: A distiller or a plain segmentor; not the one that will train: FLOPs are counted
+            by running it.
+        crop: (H, W) of the training crop; without it FLOPs are not counted.
+    """
+    networks: dict[str, Any] = {'model': model}
+    if isinstance(model, KnowledgeDistiller):
+        networks = {name: model.network(name) for name in model.member_names}
+    return [
+        Member(
+            name=name,
+            network=_architecture(network),
+            role=_role(model, name, network),
+            parameters=sum(parameter.numel() for parameter in network.parameters()),
+            flops=None if crop is None else _flops(network, crop),
+            preprocessing=_preprocessing(model, name),
+        )
+        for name, network in networks.items()
+    ]
+
+
+def _architecture(network: Any) -> str:
+    head = network.decode_head
+    heads = [type(each).__name__ for each in (head if isinstance(head, nn.ModuleList) else [head])]
+    depth = getattr(network.backbone, 'depth', None)
+    backbone = type(network.backbone).__name__ + (f'-{depth}' if isinstance(depth, int) else '')
+    return ' + '.join([backbone, *heads])
+
+
+def _role(model: nn.Module, name: str, network: nn.Module) -> str:
+    if name in getattr(model, 'frozen', {}):
+        return 'frozen'
+    if name in getattr(model, 'averages', {}):
+        return 'EMA teacher'
+    bridged = getattr(network, 'bridge_of', None)
+    return 'trained' if bridged is None else f'trained, bridge on {bridged}'
+
+
+def _flops(network: nn.Module, crop: tuple[int, int]) -> float | None:
+    """As mmseg's ``get_flops`` counts them."""
+    device = next(network.parameters()).device
+    images = torch.zeros(1, _input_channels(network), *crop, device=device)
+    try:
+        with torch.no_grad():
+            analyzer = FlopAnalyzer(network.eval(), (images,))
+            analyzer.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+            return float(analyzer.total())
+    except Exception:  # tracing fails on what it has no rule for: the table then says so
+        return None
+
+
+def _input_channels(network: nn.Module) -> int:
+    return next(each.in_channels for each in network.modules() if isinstance(each, nn.Conv2d))
+
+
+def _preprocessing(model: Any, name: str) -> str:
+    preprocessor = model.data_preprocessor
+    if isinstance(preprocessor, MembersDataPreprocessor):
+        preprocessor = getattr(preprocessor, f'own_{name}', preprocessor.shared)
+    if not isinstance(preprocessor, SegDataPreProcessor):
+        return type(preprocessor).__name__
+    # The two distributions spell it differently.
+    names = ('_channel_conversion', 'channel_conversion')
+    swapped = any(getattr(preprocessor, each, False) for each in names)
+    steps = ['BGR to RGB' if swapped else 'channels as loaded']
+    for option in ('mean', 'std'):
+        values = getattr(preprocessor, option, None)
+        if values is not None:
+            figures = ', '.join(f'{value:g}' for value in values.flatten().tolist())
+            steps.append(f'{option} ({figures})')
+    return ', '.join(steps)
+
+
+def describe_methods(
+    model: KnowledgeDistiller, crop: tuple[int, int], schedules: Mapping
+) -> list[Method]:
+    """One row a method, its maps as one image of the training crop makes them.
+
+    Args:
+        model: Not the one that will train: its methods are run.
+        crop: (H, W) of the training crop.
+        schedules: Of ``DistillScheduleHook``, by method.
+    """
+    sample = SegDataSample(
+        gt_sem_seg=PixelData(data=torch.zeros(1, *crop, dtype=torch.int64)),
+        metainfo=dict(img_shape=crop, ori_shape=crop, pad_shape=crop),
+    )
+    image = torch.randint(0, 256, (_input_channels(model), *crop), dtype=torch.uint8)
+
+    def read(step: DistillationStep) -> list[Method]:
+        return [
+            Method(
+                name=name,
+                kind=type(method).__name__,
+                readings=tuple(_readings(method, step)),
+                alignment=(*_projections(method), *_resizes(method, step)),
+                parameters=sum(parameter.numel() for parameter in method.parameters()),
+                settings=tuple(_settings(method, schedules.get(name, {}))),
+            )
+            for name, method in model.methods.items()
+        ]
+
+    return model.observe(dict(inputs=[image], data_samples=[sample]), read)
+
+
+def _readings(method: Any, step: DistillationStep) -> list[str]:
+    return [
+        f'{member}.{point} ' + 'x'.join(map(str, step.read(member, point).shape[1:]))
+        for member, points in method.reads().items()
+        for point in points
+    ]
+
+
+def _projections(method: nn.Module) -> list[str]:
+    return [
+        f'{each.in_channels} -> {each.out_channels} by 1x1, {each.weight.numel()} parameters'
+        for each in method.modules()
+        if isinstance(each, Projection)
+    ]
+
+
+def _resizes(method: nn.Module, step: DistillationStep) -> list[str]:
+    """Run the method and see which sizes it asks the step to match."""
+    found: dict[str, None] = {}
+
+    def match_size(maps: Tensor, like: Tensor) -> Tensor:
+        (height, width), (taller, wider) = maps.shape[-2:], like.shape[-2:]
+        if (height, width) != (taller, wider):
+            found[f'{height}x{width} resized to {taller}x{wider}'] = None
+        return DistillationStep.match_size(maps, like)
+
+    watched: Any = copy.copy(step)
+    watched.match_size = match_size
+    method(watched)
+    return list(found)
+
+
+def _settings(method: nn.Module, schedule: Mapping) -> list[str]:
+    """Factors of the terms, and when they apply."""
+    weights = {option: f'{value:g}' for option, value in vars(method).items()
+               if option.endswith('weight') and isinstance(value, float)}  # fmt: skip
+    times = {option: value for option, value in schedule.items() if value is not None}
+    return [f'{option} {value}' for option, value in (*weights.items(), *times.items())]
+
+
+def estimate_memory(
+    model: KnowledgeDistiller,
+    optim_wrapper: Any,
+    activations: int,
+    measured: tuple[int, int, int],
+    wanted: tuple[int, int, int],
+) -> Memory:
+    """Weights, gradients, what the optimisers keep, and activations.
+
+    Args:
+        model: The distiller.
+        optim_wrapper: Its optimisers.
+        activations: Bytes that autograd saved for a batch.
+        measured: Images, height and width of that batch.
+        wanted: Of the batch that will train.
+    """
+    weights = [*model.parameters(), *model.buffers()]
+    for member in model.frozen.values():
+        weights += [*member.network.parameters(), *member.network.buffers()]
+    basis = 'what autograd saves for {} images of {}x{}'.format(*measured)
+    if math.prod(measured) != math.prod(wanted):
+        basis += ', scaled by pixels to {} of {}x{}'.format(*wanted)
+    return Memory(
+        weights=_bytes(weights),
+        gradients=_bytes(each for each in model.parameters() if each.requires_grad),
+        optimizer=optimizer_bytes(optim_wrapper),
+        activations=round(activations * math.prod(wanted) / math.prod(measured)),
+        basis=basis,
+    )
+
+
+def optimizer_bytes(optim_wrapper: Any) -> int:
+    """What the optimisers keep after their first step, found with one small parameter a group."""
+    grouped = isinstance(optim_wrapper, OptimWrapperDict)
+    total = 0
+    for wrapper in optim_wrapper.values() if grouped else [optim_wrapper]:
+        groups = wrapper.optimizer.param_groups
+        probes = [nn.Parameter(torch.zeros(2, 3)) for _ in groups]
+        trial = type(wrapper.optimizer)(
+            [{**group, 'params': [probe]} for group, probe in zip(groups, probes, strict=True)]
+        )
+        for probe in probes:
+            probe.grad = torch.ones_like(probe)
+        trial.step()
+        for group, probe in zip(groups, probes, strict=True):
+            kept = [each for each in trial.state[probe].values() if isinstance(each, Tensor)]
+            copies = sum(each.shape == probe.shape for each in kept)
+            total += copies * _bytes(each for each in group['params'] if each.requires_grad)
+    return total
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors)
