@@ -194,3 +194,5 @@ def _add_runtime(paired: Config, recipe: Config) -> None:
             paired[key] = recipe[key]
     for key in ('default_scope', 'randomness', 'env_cfg', 'log_processor', 'visualizer'):
         paired.setdefault(key, recipe[key])
+    if paired.log_processor.get('type', 'LogProcessor') == 'LogProcessor':
+        paired.log_processor.type = recipe.log_processor.type

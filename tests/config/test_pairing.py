@@ -100,6 +100,21 @@ def test_hooks_are_kept_and_completed():
 @pytest.mark.parametrize(
     ('given', 'expected'),
     [
+        ({}, dict(type='mmseg_adm.LogProcessor', by_epoch=False)),
+        (
+            dict(log_processor=dict(type='LogProcessor', window_size=5)),
+            dict(type='mmseg_adm.LogProcessor', window_size=5),
+        ),
+        (dict(log_processor=dict(type='mine.Own')), dict(type='mine.Own')),
+    ],
+)
+def test_the_log_of_a_pair_tells_its_members_apart(given, expected):
+    assert pair(plain(**given), other()).log_processor == expected
+
+
+@pytest.mark.parametrize(
+    ('given', 'expected'),
+    [
         ('mIoU', ['student/mIoU']),
         (['mIoU', 'aAcc'], ['student/mIoU', 'student/aAcc']),
         ('auto', 'auto'),
