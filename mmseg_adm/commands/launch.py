@@ -11,10 +11,10 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import barrier, is_distributed, master_only
 from mmengine.logging import print_log
-from mmengine.runner import Runner
 
 from mmseg_adm.checkpoint import install_safe_loading, trust_checkpoints
 from mmseg_adm.config import drop_downloads, read_config, resolve_config
+from mmseg_adm.engine import QuietRunner
 
 from .main import MISTAKES
 
@@ -176,8 +176,8 @@ def kept_if_started(folder: str | Path, started: Callable[[], bool] = never) -> 
         raise
 
 
-class EvaluationRunner(Runner):
-    """A Runner that keeps its config beside its log: the one in a work dir is a training's."""
+class EvaluationRunner(QuietRunner):
+    """A runner that keeps its config beside its log: the one in a work dir is a training's."""
 
     @master_only
     def dump_config(self) -> None:

@@ -86,9 +86,8 @@ def train(
         FileNotFoundError: If config, data or a checkpoint is not there.
         ValueError: If the config does not fit, or preflight found what must be put right.
     """
-    from mmengine.runner import Runner
-
     from mmseg_adm.datasets.checks import check_data_paths
+    from mmseg_adm.engine import QuietRunner
 
     from .launch import (
         enable_amp,
@@ -110,7 +109,7 @@ def train(
     runner = None
     try:
         with kept_if_started(config.work_dir, lambda: runner is not None and runner.iter > 0):
-            runner = Runner.from_cfg(config)
+            runner = QuietRunner.from_cfg(config)
             runner.train()
     except KeyboardInterrupt:
         raise TrainingInterrupt(_last_checkpoint(config.work_dir)) from None
