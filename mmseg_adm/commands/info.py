@@ -27,11 +27,11 @@ def facts() -> dict[str, str]:
     """What is installed, and on what it runs, by name."""
     import torch
 
-    import mmseg_adm
+    from mmseg_adm import __version__
     from mmseg_adm.stack import check_stack, installed_versions
 
     found = {
-        'mmseg_adm': f'{mmseg_adm.__version__}, in {Path(mmseg_adm.__file__).parent}',
+        'mmseg_adm': f'{__version__}, in {Path(__file__).parents[1]}',
         'Python': f'{platform.python_version()}, {sys.executable}',
         'PyTorch': torch.__version__,
         'OpenMMLab stack': check_stack(),
