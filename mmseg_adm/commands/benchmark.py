@@ -56,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
     for pair in plan.pairs:
         text += [f'### {pair}', markdown_table(summary, pair)]
         draw_figures(summary, pair, folder, plan.name)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / f'{plan.name}.md').write_text('\n\n'.join(text) + '\n')
     print('\n\n'.join(text[1:]))
     print(f'\nwrote {folder / plan.name}.md, pictures beside it')
