@@ -157,7 +157,7 @@ PAIRS = [
     ('psp-r18', 'psp-r50-adamw', 'adm'),
     ('psp-r18-v1d', 'fcn-resnext', 'adm'),
     ('deeplabv3plus-mnv2', 'deeplabv3plus-r18', 'adm'),
-    ('lraspp-mnv3', 'fast-scnn', 'adm'),
+    ('lraspp-mnv3', 'fast-scnn', 'dml'),
     ('fcn-r18', 'aspp-r18b', 'ifvd'),
     ('fcn-hr18s', 'ocr-hr18s', 'adm'),
     ('ocr-hr18s', 'upernet-r18', 'adm'),
@@ -320,6 +320,17 @@ def test_a_timm_backbone_without_timm_is_refused(monkeypatch):
     teacher.backbone = dict(type='TIMMBackbone', model_name='resnet18', features_only=True)
     drop_pretrained(paired.model)
     with pytest.raises(ValueError, match=r"member 'teacher': .*timm is not installed"):
+        MODELS.build(paired.model)
+
+
+def test_a_teacher_without_a_softmax_cross_entropy_is_refused_by_adm():
+    paired = pair(name_of('psp-r18'), name_of('fast-scnn'))
+    drop_pretrained(paired.model)
+    replace_sync_bn(paired)
+    text = (
+        r"DepthwiseSeparableFCNHead of 'teacher' has no softmax cross entropy .* set divergence to"
+    )
+    with pytest.raises(ValueError, match=text):
         MODELS.build(paired.model)
 
 
