@@ -165,7 +165,10 @@ def test_losses_under_autocast_are_close(variant):
     for name, loss in terms.items():
         assert loss.dtype == torch.float32
         assert loss != full[name] or loss == 0, 'nothing ran in bfloat16'
-        assert_close(loss, full[name], rtol=0.01, atol=3e-3)
+        # What bfloat16 does to the networks moves IFVD's squared differences of cosines by 0 to
+        # 6 % over ten batches, wherever the labels are read; the others by less than 1 %.
+        rtol = 0.05 if variant.method == 'IFVD' else 0.01
+        assert_close(loss, full[name], rtol=rtol, atol=3e-3)
         assert receivers(model, loss) == set(variant.terms[name].updates)
 
 
