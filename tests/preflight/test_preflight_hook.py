@@ -75,7 +75,7 @@ def train(config, enabled, folder):
 @pytest.mark.parametrize(
     'variant',
     [next(each for each in VARIANTS if each.method == name and each.name == variant)
-     for name, variant in (('ADM', 'alignment-weighting-features'), ('SOKD', 'default'),
+     for name, variant in (('ADM', 'alignment-weighting-logits'), ('SOKD', 'default'),
                            ('SwitOKD', 'default'), ('FFSD', 'default'), ('MGD', 'default'))],
     ids=lambda variant: variant.method,
 )  # fmt: skip
