@@ -52,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
             raise KeyboardInterrupt('; the same command goes on with what is left') from None
 
     summary = Summary(plan, results)
+    folder.mkdir(parents=True, exist_ok=True)
     text = [f'<!-- mmseg-adm benchmark {args.plan} -->']
     for pair in plan.pairs:
         text += [f'### {pair}', markdown_table(summary, pair)]

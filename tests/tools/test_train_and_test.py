@@ -252,6 +252,10 @@ def hashes(folder: Path) -> dict[Path, str]:
     }
 
 
+def brief(line: list[str] | None) -> str:
+    return ' '.join(word for word in line or ['nothing'] if '/' not in word)
+
+
 WRITTEN = f'demo/{DEMO.name}'
 CHECKPOINT = 'demo/iter_6.pth'
 
@@ -272,7 +276,7 @@ CHECKPOINT = 'demo/iter_6.pth'
         (['benchmark', 'plans/tiny.py', '--report', '--work-dir', 'demo'], None),
         (['info'], None),
     ],
-    ids=lambda value: ' '.join(value) if isinstance(value, list) else None,
+    ids=lambda value: None if isinstance(value, str) else brief(value),
 )
 def test_a_training_owns_its_files(line, new, tools, resumed):
     write_plan(tools.folder, {})
