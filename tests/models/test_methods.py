@@ -159,16 +159,26 @@ def test_no_method_waits_for_the_device(variant):
 def test_losses_under_autocast_are_close(variant):
     model = build(variant)
     full = terms_of(model)
+    if variant.method == 'IFVD':
+        # What bfloat16 does to the networks can move its differences of cosines by several per
+        # cent: what it computes itself is compared on the same maps.
+        method = model.methods['method']
+        forward = method.forward
+
+        def watched(step):
+            with torch.autocast('cpu', enabled=False):
+                full.update(forward(step))
+            return forward(step)
+
+        method.forward = watched
+    unlike = dict(full)
     with torch.autocast('cpu', torch.bfloat16):
         terms = terms_of(model)
     assert terms.keys() == full.keys()
     for name, loss in terms.items():
         assert loss.dtype == torch.float32
-        assert loss != full[name] or loss == 0, 'nothing ran in bfloat16'
-        # What bfloat16 does to the networks moves IFVD's squared differences of cosines by 0 to
-        # 6 % over ten batches, wherever the labels are read; the others by less than 1 %.
-        rtol = 0.05 if variant.method == 'IFVD' else 0.01
-        assert_close(loss, full[name], rtol=rtol, atol=3e-3)
+        assert loss != unlike[name] or loss == 0, 'nothing ran in bfloat16'
+        assert_close(loss, full[name], rtol=0.01, atol=3e-3)
         assert receivers(model, loss) == set(variant.terms[name].updates)
 
 
