@@ -7,7 +7,7 @@ PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2
 .PHONY: demo test test-slow test-openmmlab lint clean
 
 demo: $(VENV)/installed
-	$(VENV)/bin/python tools/demo.py
+	$(VENV)/bin/mmseg-adm demo
 
 test: lint
 	$(PYTEST) -m "not slow"

