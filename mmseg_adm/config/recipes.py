@@ -8,6 +8,7 @@ into ``optim_wrapper``.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 from mmengine.config import Config
@@ -20,6 +21,7 @@ TYPE = 'mmseg_adm.KnowledgeDistiller'
 RUNTIME = 'mmseg_adm::_base_/default_runtime.py'
 
 
+@cache
 def recipes() -> tuple[str, ...]:
     """Names of the methods that a student and a teacher can be paired by."""
     return tuple(name for name in _names() if TEACHER in _read(name).model.members)
