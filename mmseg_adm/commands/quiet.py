@@ -36,7 +36,7 @@ def silence_third_parties() -> None:
     _filter_log()
     printed = io.StringIO()
     # What cannot be imported is for the command to say.
-    with contextlib.suppress(ImportError), contextlib.redirect_stdout(printed):
+    with contextlib.suppress(Exception), contextlib.redirect_stdout(printed):
         import mmseg.datasets  # noqa: F401
     for line in printed.getvalue().splitlines():
         if line != PRINTED:
