@@ -13,6 +13,7 @@ WARNINGS = (
     'Fail to import ``MultiScaleDeformableAttention``',
     'Default ``avg_non_ignore`` is False',
     'The draw is False, it means that the hook for visualization',
+    'The shape of value will convert from',
     'pkg_resources is deprecated',
     r'`torch\.jit\.',
     r'`isinstance\(treespec, LeafSpec\)` is deprecated',
