@@ -112,7 +112,7 @@ def profile_step(config: Config, rounds: int = 10, warmup: int = 2) -> list[Step
             memory = _resident_bytes(model, wrapper)
             extra = [model.methods, *(model.network(name) for name in helpers if active)]
             parameters = [each for module in extra for each in module.parameters()]
-        memory += _peak_bytes(steps[name])
+        memory += peak_bytes(steps[name])
         ratios = [own / floor for own, floor in zip(seconds[name], seconds['floor'], strict=True)]
         costs.append(
             StepCost(
@@ -237,7 +237,7 @@ def _resident_bytes(model: KnowledgeDistiller, wrapper: Any) -> int:
     return sum(tensor.nbytes for tensor in tensors)
 
 
-def _peak_bytes(step: Callable[[], None]) -> int:
+def peak_bytes(step: Callable[[], None]) -> int:
     """The most that one step has allocated at a time."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()

@@ -143,7 +143,8 @@ def _band_sum(
 ) -> tuple[Tensor, Tensor | None]:
     """``sum_p w_p CE_p`` of one band at full size, and its gradient ``w_p (softmax - onehot)``."""
     weight = weight[:, None]
-    label = (labels[:, None] * (weight != 0)).long()
+    # Nor is NaN greater than zero: networks that diverged end in a NaN, not in an index error.
+    label = (labels[:, None] * (weight.abs() > 0)).long()
     log_probability = F.log_softmax(logits, dim=1)
     # A pixel that does not count may hold anything, and zero times infinity is no zero.
     picked = log_probability.gather(1, label).masked_fill(weight == 0, 0)

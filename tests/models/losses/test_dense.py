@@ -1,6 +1,6 @@
 """The core of all cross entropies, against the plain one that holds everything at once."""
 
-from math import log
+from math import log, nan
 
 import pytest
 import reference
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from reference import value_and_gradients
 from torch.testing import assert_close
 
-from mmseg_adm.benchmark.profiling import _peak_bytes as peak_bytes
+from mmseg_adm.benchmark.profiling import peak_bytes
 from mmseg_adm.models.losses import cross_entropy_sum, labelled_weight, weighted_cross_entropy
 from mmseg_adm.models.losses.dense import BANDS
 
@@ -352,3 +352,12 @@ def test_labelled_weight_is_float32_without_gradient():
     resized = labelled_weight(weight, labels)
     assert not resized.requires_grad
     assert_close(resized, labelled_weight(weight.float(), labels))
+
+
+def test_weights_that_are_no_number_end_in_one_and_not_in_an_index_error():
+    logits = torch.randn(1, 3, 2, 2, requires_grad=True)
+    labels = torch.tensor([[[0, 255], [2, 1]]])
+    loss = weighted_cross_entropy(logits, labels, torch.full((1, 2, 2), nan))
+    assert loss.isnan()
+    loss.backward()
+    assert logits.grad.isnan().all()
