@@ -48,6 +48,7 @@ class OwnCrossEntropy(nn.Module):
         self.ignore_index: int = head.ignore_index
         weight = None if loss.class_weight is None else torch.tensor(loss.class_weight).float()
         self.register_buffer('class_weight', weight if weigh_classes else None, persistent=False)
+        self.loss_weight: float = loss.loss_weight
         self.summed = loss.reduction == 'sum'
         # mmseg with reduction='none' leaves the mean, over all pixels, to MMEngine.
         self.over_all_pixels = loss.reduction == 'none' or (
@@ -74,9 +75,9 @@ class OwnCrossEntropy(nn.Module):
     def reweighted(self, step: DistillationStep, logits: Tensor, weight: Tensor) -> Tensor:
         """What weights w in place of equal ones change in the own loss, at most all of it.
 
-        ``sum_p (w_p / mean(w) - 1) q_p CE_p``, with ``mean(w) = sum w q / sum q``, divided as
-        the own loss is: added to that one with a factor a, it is the own loss with weights
-        ``1 - a + a w_p / mean(w)``. Its own ``loss_weight`` aside.
+        ``sum_p (w_p / mean(w) - 1) q_p CE_p``, with ``mean(w) = sum w q / sum q``, divided and
+        weighed as the own loss is: added to that one with a factor a, it is the own loss with
+        weights ``1 - a + a w_p / mean(w)``. Where all weights are zero it changes nothing.
 
         Args:
             step: What holds the labels.
@@ -90,7 +91,8 @@ class OwnCrossEntropy(nn.Module):
         sums = torch.stack([labelled.sum(), counted.sum(), weighted.sum()])
         of_labelled, of_counted, of_weighted = step.reduce_mean(sums)
         change = divided(weighted, of_weighted) * of_counted - counted
-        total = cross_entropy_sum(logits, labels, change, self.align_corners)
+        change = change.where(of_weighted != 0, 0)
+        total = cross_entropy_sum(logits, labels, change, self.align_corners) * self.loss_weight
         if self.summed:
             return total
         if self.over_all_pixels:

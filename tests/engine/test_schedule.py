@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import torch
 from factory import ROOT, build, demo_config
@@ -124,6 +126,35 @@ def test_a_frozen_teacher_runs_only_while_a_method_reads_it(city, tmp_path):
     teacher.backbone.register_forward_hook(lambda *_: ran_in.append(runner.iter))
     runner.train()
     assert ran_in == [1, 2, 3]
+
+
+class Projections(Hook):
+    """Notes ADM's projection before each iteration."""
+
+    def __init__(self):
+        self.weights = []
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        self.weights.append(runner.model.methods['adm'].projection.weight.detach().clone())
+
+
+# Over two batches it steps after the iterations 1, 3 and 5.
+@pytest.mark.parametrize(('counts', 'moves_in'), [(1, {1, 2}), (2, {1, 3})])
+def test_a_method_that_does_not_run_is_left_as_it_is(city, tmp_path, counts, moves_in):
+    """Weight decay and momentum would move it: it is in the graph, with a gradient of zero."""
+    config = demo_config(
+        city, tmp_path, iters=6, train_cfg__val_begin=1000,
+        default_hooks__schedule__schedules=dict(adm=dict(start=1, stop=3)),
+    )  # fmt: skip
+    config.optim_wrapper.accumulative_counts = counts
+    runner, _ = run(config)
+    projections = Projections()
+    runner.register_hook(projections)
+    runner.train()
+    weights = [*projections.weights, runner.model.methods['adm'].projection.weight]
+    moved = {index for index, (before, after) in enumerate(pairwise(weights))
+             if not torch.equal(before, after)}  # fmt: skip
+    assert moved == moves_in
 
 
 @pytest.mark.parametrize(

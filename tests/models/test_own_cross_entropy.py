@@ -22,6 +22,7 @@ LOSSES = {
     'class weights': dict(PLAIN, class_weight=WEIGHTS),
     'class weights, all pixels': dict(PLAIN, class_weight=WEIGHTS, reduction='none'),
     'sum': dict(PLAIN, reduction='sum'),
+    'a share of a sum of losses': dict(PLAIN, loss_weight=0.4),
     'weighted Tversky before': [dict(type='TverskyLoss', class_weight=OTHER_WEIGHTS), PLAIN],
     'weighted Tversky behind': [PLAIN, dict(type='TverskyLoss', class_weight=OTHER_WEIGHTS)],
     'weighted Lovasz before': [
@@ -257,6 +258,19 @@ def test_without_a_softmax_cross_entropy_there_is_nothing_to_weigh(kind, options
     # The way out.
     instead = dict(consensus='channelwise') if side == 'consensus' else dict(divergence='repulsion')
     MODELS.build(distiller_config(dict(adm=method | instead), members=members))
+
+
+def test_reweighting_by_nothing_changes_nothing():
+    case = Case(network_with(loss_decode=PLAIN), labels_of())
+    found = case.own.reweighted(case.step, case.logits, torch.zeros(2, 4, 6))
+    assert found == 0
+    assert torch.autograd.grad(found, case.logits)[0].eq(0).all()
+
+
+def test_reweighting_keeps_the_weights_of_classes():
+    method = dict(type='mmseg_adm.ADM', divergence='reweighting', class_weight=False)
+    with pytest.raises(ValueError, match='leave class_weight=True'):
+        MODELS.build(distiller_config(dict(adm=method)))
 
 
 def test_nothing_of_it_is_saved_or_trained():

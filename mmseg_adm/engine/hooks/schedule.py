@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from torch.optim import Optimizer
 
-from mmseg_adm.engine.unwrap import unwrapped
+from mmseg_adm.engine.unwrap import optimizers_of, unwrapped
 from mmseg_adm.registry import HOOKS
 
 RAMPS: dict[str, Callable[[float], float]] = {
@@ -48,8 +49,9 @@ class DistillScheduleHook(Hook):
     """Sets the strength of each method before each iteration.
 
     At strength 0 a method does not run, and a frozen teacher that no running method reads is
-    not run either. The strength follows from the iteration alone: nothing to resume. That of a
-    method with a schedule is logged as ``<method>.strength``.
+    not run either; its own modules are left exactly as they are, where momentum and weight decay
+    would move them by a gradient of zero. The strength follows from the iteration alone: nothing to
+    resume. That of a method with a schedule is logged as ``<method>.strength``.
 
     Args:
         schedules: By method: ``start``, ``ramp``, ``ramp_iters``, ``stop`` as in
@@ -78,6 +80,17 @@ class DistillScheduleHook(Hook):
                 raise ValueError(
                     f"schedule for '{name}', but the methods are: {', '.join(methods) or 'none'}"
                 )
+        # The methods that ran since the optimizers stepped last.
+        self.ran: set[str] = set()
+
+        def leave_idle_ones(optimizer: Optimizer, *_: object) -> None:
+            for name, method in methods.items():
+                if name not in self.ran:
+                    for parameter in method.parameters():
+                        parameter.grad = None
+
+        for optimizer in optimizers_of(runner):
+            optimizer.register_step_pre_hook(leave_idle_ones)
 
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None
@@ -85,8 +98,21 @@ class DistillScheduleHook(Hook):
         """Set the strengths of this iteration."""
         for name, method in self._methods(runner).items():
             method.strength = method_strength(runner.iter, **self.schedules.get(name, {}))
+            if method.strength > 0:
+                self.ran.add(name)
             if self.schedules.get(name):
                 runner.message_hub.update_scalar(f'train/{name}.strength', method.strength)
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict | None = None,
+        outputs: dict | None = None,
+    ) -> None:
+        """Begin anew once the optimizers have stepped."""
+        if runner.optim_wrapper.should_update():
+            self.ran.clear()
 
     @staticmethod
     def _methods(runner: Runner) -> Mapping:

@@ -91,7 +91,9 @@ def weighted_mean(
 
 def divided(total: Tensor, divisor: Tensor | float) -> Tensor:
     """``total / divisor``, a differentiable zero where the divisor is zero."""
-    divisor = torch.as_tensor(divisor, dtype=total.dtype, device=total.device)
+    if not isinstance(divisor, Tensor):
+        # On a GPU, to make a tensor of it would be to wait for the device.
+        return total / (divisor if divisor != 0 else 1)
     return total / torch.where(divisor == 0, torch.ones_like(divisor), divisor)
 
 

@@ -141,6 +141,11 @@ class ADM(DistillationMethod):
         self.divergence_weight = non_negative('divergence_weight', divergence_weight)
         if consensus is None and divergence is None:
             raise ValueError('consensus and divergence are both None: nothing would be learnt')
+        if not class_weight and 'reweighting' in (consensus, divergence):
+            raise ValueError(
+                "'reweighting' changes the weights of the member's own cross entropy, those of its "
+                'classes included: leave class_weight=True'
+            )
         for side in ('consensus', 'divergence'):
             if getattr(self, side) == 'reweighting' and getattr(self, f'{side}_weight') > 1:
                 raise ValueError(
