@@ -82,7 +82,7 @@ def _draw_curves(axes: Axes, summary: Summary, pair: str, rows: list[str]) -> No
         means = [spread.mean for spread in spreads if spread is not None]
         style = '--' if name in (STUDENT, TEACHER) else '-'
         label = f'{name} alone' if name in (STUDENT, TEACHER) else name
-        axes.plot(sorted(by_step), means, style, marker='o', color=_colour(index), label=label)
+        axes.plot(sorted(by_step), means, style, marker='o', color=_color(index), label=label)
     axes.set_xlabel('iteration')
     axes.set_ylabel("mIoU, mean over seeds (of methods: the student's)")
     _legend_beside(axes)
@@ -102,7 +102,7 @@ def _draw_classes(axes: Axes, summary: Summary, pair: str, methods: list[str]) -
             spread = Spread.of([own[seed] - other[seed] for seed in own if seed in other])
             gains.append(spread.mean if spread else 0)
         places = [place + (index - (len(methods) - 1) / 2) * width for place in range(len(classes))]
-        axes.bar(places, gains, width, color=_colour(index), label=name)
+        axes.bar(places, gains, width, color=_color(index), label=name)
     axes.axhline(0, color='0.3', linewidth=0.8)
     labels = [key.removeprefix(PREFIX) for key in classes]
     axes.set_xticks(range(len(classes)), labels, rotation=35, ha='right')
@@ -127,19 +127,19 @@ def _draw_foreground(axes: Axes, summary: Summary, pair: str, methods: list[str]
             for metric, style in zip(metrics, itertools.cycle(STYLES)):
                 if metric in probes[name]:
                     steps, means = zip(*probes[name][metric], strict=True)
-                    axis.plot(steps, means, style, color=_colour(index))
+                    axis.plot(steps, means, style, color=_color(index))
         axis.set_xlabel('iteration')
         axis.set_ylabel(quantity)
         styles = [Line2D([], [], color='0.3', linestyle=style, label=metric.removeprefix(prefix))
                   for metric, style in zip(metrics, itertools.cycle(STYLES))]  # fmt: skip
         if styles:
             axis.legend(handles=styles, frameon=False, fontsize=8)
-    colours = [Line2D([], [], color=_colour(index), label=name)
+    colours = [Line2D([], [], color=_color(index), label=name)
                for index, name in enumerate(methods)]  # fmt: skip
     figure.legend(handles=colours, loc='outside right center', frameon=False, fontsize=8)
 
 
-def _colour(index: int) -> Any:
+def _color(index: int) -> Any:
     return colormaps['tab10' if index < 10 else 'tab20b'](index % 20)
 
 

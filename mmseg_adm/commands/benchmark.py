@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .flags import at_least_one
 from .quiet import log_only
 
 if TYPE_CHECKING:
@@ -23,8 +24,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         '--results',
         help='folder of raw lines, table and pictures; by default results/ beside the plan',
     )
-    parser.add_argument('--jobs', type=int, default=1, help='trainings at a time')
-    parser.add_argument('--gpus', type=int, default=1, help='GPUs of each training')
+    parser.add_argument('--jobs', type=at_least_one, default=1, help='trainings at a time')
+    parser.add_argument('--gpus', type=at_least_one, default=1, help='GPUs of each training')
     parser.add_argument(
         '--report', action='store_true', help='only write table and pictures of what has run'
     )
@@ -46,8 +47,6 @@ def run(args: argparse.Namespace) -> int:
         work_dir = Path(args.work_dir or Path('work_dirs') / plan.name).resolve()
         try:
             train_cells(plan, results, work_dir, args.jobs)
-        except BlockingIOError as error:
-            raise ValueError(str(error)) from None
         except KeyboardInterrupt:
             raise KeyboardInterrupt('; the same command goes on with what is left') from None
 

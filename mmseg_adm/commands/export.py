@@ -108,7 +108,7 @@ def _target(
     """Where an export goes.
 
     Raises:
-        ValueError: If a training has written it.
+        ValueError: If it is a folder, or what is there is exported from or a training's.
     """
     from mmseg_adm.config import is_distillation_config
 
@@ -116,8 +116,14 @@ def _target(
         plain = not is_distillation_config(config)
         name = '' if plain else f'{member or config.model.get("student", "student")}_'
         return checkpoint.parent / 'export' / f'{name}{checkpoint.stem}{suffix}'
-    target = Path(out).with_suffix(suffix)
-    for path in (target, target.with_suffix('.py')):
+    if Path(out).is_dir() or str(out).endswith('/'):
+        raise ValueError(f'{out} is a folder: --out is the path of a file')
+    # Not with_suffix: student_v1.0 holds a dot.
+    target = Path(out if str(out).endswith(suffix) else f'{out}{suffix}')
+    sources = [checkpoint, *([Path(config.filename)] if config.filename else [])]
+    for path in (target, target.with_suffix('.py'))[: 1 if suffix == '.onnx' else 2]:
+        if path.resolve() in [source.resolve() for source in sources]:
+            raise ValueError(f'{path} is what is exported from: choose another --out')
         if path.exists() and (path.parent / 'last_checkpoint').exists():
             raise ValueError(
                 f'{path} is there, among the files of a training, which exports leave as they '

@@ -50,6 +50,13 @@ def add_cfg_options(parser: argparse.ArgumentParser, text: str) -> None:
     )  # fmt: skip
 
 
+def at_least_one(text: str) -> int:
+    """A flag's number of things."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected an integer >= 1, got '{text}'")
+    return int(text)
+
+
 def _setting(text: str) -> str:
     if '=' not in text:
         raise argparse.ArgumentTypeError(f"expected KEY=VALUE, got '{text}'")

@@ -68,14 +68,23 @@ def prepare_runner(
             raise ValueError('the config has no file name to call its work dir by: give work_dir')
         work_dir = Path('work_dirs') / Path(config.filename).stem
     config.work_dir = str(work_dir)
+    fit_to_machine(config)
+    if launcher != 'none':
+        _prepare_distributed(config, launcher)
+
+
+def fit_to_machine(config: Config) -> None:
+    """Refuse what would silently train nothing, and replace what this machine has not, in place.
+
+    Raises:
+        ValueError: If the config checkpoints activations.
+    """
     if config.get('activation_checkpointing'):
         raise ValueError(
             "MMEngine's activation_checkpointing gives a backbone that is read by a method no "
             'gradient: remove it from the config'
         )
     replace_sync_bn(config)
-    if launcher != 'none':
-        _prepare_distributed(config, launcher)
 
 
 def replace_sync_bn(config: Config) -> None:
@@ -167,12 +176,15 @@ def kept_if_started(folder: str | Path, started: Callable[[], bool] = never) -> 
     new = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         yield
-    except MISTAKES:
+    except (*MISTAKES, KeyError) as error:
         if new and not started():
             shutil.rmtree(folder, ignore_errors=True)
             for parent in new[1:]:
                 with suppress(OSError):  # others have begun to write into it
                     parent.rmdir()
+        if isinstance(error, KeyError) and 'registry' in str(error):
+            # MMEngine's word for a type that is not there, such as a misspelled hook.
+            raise ValueError(error.args[0]) from error
         raise
 
 

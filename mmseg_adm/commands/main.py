@@ -11,7 +11,7 @@ from importlib import import_module
 
 COMMANDS = ('train', 'test', 'preflight', 'export', 'benchmark', 'profile', 'demo', 'info')
 # What a user can put right; anything else is a bug, and keeps its traceback.
-MISTAKES = (ValueError, TypeError, FileNotFoundError)
+MISTAKES = (ValueError, TypeError, OSError)
 DEBUG = 'MMSEG_ADM_DEBUG'
 # Of torchrun, Slurm and Open MPI.
 RANKS = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
@@ -52,8 +52,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         command.add_argument(
             '--debug', action='store_true', help=f'show where a mistake was found; as {DEBUG}=1'
         )
-        command.set_defaults(run=module.run, argv=list(argv))
-    return parser.parse_args(argv)
+        command.set_defaults(run=module.run, argv=list(argv), parser=command)
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        args.parser.error(f'unrecognized arguments: {" ".join(unknown)}')
+    return args
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -20,11 +20,11 @@ def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from mmseg_adm.preflight import inspect_config, print_report
 
-    from .launch import replace_sync_bn
+    from .launch import fit_to_machine
 
     log_only('ERROR')
     config = config_of(args)
-    replace_sync_bn(config)
+    fit_to_machine(config)
     report = inspect_config(config)
     print_report(report)
     return 1 if report.failed else 0

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from .flags import add_config_flags, config_of
+from .flags import add_config_flags, at_least_one, config_of
 from .quiet import log_only
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ FLOOR = 'the floor is the step of all members without methods'
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """A config, and how much is measured."""
     add_config_flags(parser)
-    parser.add_argument('--rounds', type=int, default=10, help='rounds that are timed')
+    parser.add_argument('--rounds', type=at_least_one, default=10, help='rounds that are timed')
     parser.add_argument(
         '--all',
         action='store_true',
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
 
     from mmseg_adm.benchmark.profiling import profile_step
 
-    from .launch import replace_sync_bn
+    from .launch import fit_to_machine
 
     # It reports how each weight was initialized.
     log_only('WARNING')
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
         Console(width=140).print(table_of_all(args))
         return
     config = config_of(args)
-    replace_sync_bn(config)
+    fit_to_machine(config)
     Console(width=110).print(table_of_one(profile_step(config, args.rounds)))
 
 
@@ -79,7 +79,7 @@ def table_of_all(args: argparse.Namespace) -> Table:
         use_untrained_teachers,
     )
 
-    from .launch import replace_sync_bn
+    from .launch import fit_to_machine
 
     table = table_of(
         f'One training step of each method; {FLOOR}',
@@ -89,7 +89,7 @@ def table_of_all(args: argparse.Namespace) -> Table:
     for path in comparable_configs(args.config):
         args.config = str(path)
         config = config_of(args)
-        replace_sync_bn(config)
+        fit_to_machine(config)
         with TemporaryDirectory() as folder:
             use_untrained_teachers(config, Path(folder))
             floor, *_, full = profile_step(config, args.rounds)

@@ -86,6 +86,8 @@ def train(
         FileNotFoundError: If config, data or a checkpoint is not there.
         ValueError: If the config does not fit, or preflight found what must be put right.
     """
+    from mmengine.dist import is_distributed
+
     from mmseg_adm.datasets.checks import check_data_paths
     from mmseg_adm.engine import QuietRunner
 
@@ -98,6 +100,7 @@ def train(
     )
 
     config = load_config(config, cfg_options, pretrained, trust_checkpoint)
+    opened_before = is_distributed()
     prepare_runner(config, work_dir, launcher)
     if amp:
         enable_amp(config)
@@ -113,7 +116,8 @@ def train(
             runner.train()
     except KeyboardInterrupt:
         raise TrainingInterrupt(_last_checkpoint(config.work_dir)) from None
-    leave_process_group()
+    if not opened_before:
+        leave_process_group()
     return runner
 
 

@@ -13,7 +13,7 @@ from .names import read_config
 # Ours beside the keys of a plain segmentor.
 MEMBER_OPTIONS = ('frozen', 'checkpoint')
 # How a network wants its images; their size comes with the data.
-NORMALISATION = ('type', 'mean', 'std', 'bgr_to_rgb', 'rgb_to_bgr')
+NORMALIZATION = ('type', 'mean', 'std', 'bgr_to_rgb', 'rgb_to_bgr')
 SIZE = ('size', 'size_divisor', 'pad_val', 'seg_pad_val', 'test_cfg')
 
 
@@ -40,13 +40,20 @@ def resolve_config(config: Config, options: Mapping | None = None) -> Config:
 
     Raises:
         FileNotFoundError: As :func:`resolve_members`.
+        ValueError: If there is no model, or an override does not fit.
     """
     config = copy.deepcopy(config)
+    _check_model(config)
     members = config.model.get('members') or {}
     for name, member in members.items():
         if isinstance(member, str):
             members[name] = _as_dict(member)
-    config.merge_from_dict(dict(options or {}))
+    try:
+        config.merge_from_dict(dict(options or {}))
+    except (KeyError, TypeError, AssertionError) as error:
+        # An index that a list does not have, a key below what is no dict.
+        raise ValueError(f'the overrides do not fit the config: {error.args[0]}') from error
+    _check_model(config)
     if not members:
         return config
     named = [_as_dict(member) for member in config.model.members.values() if member]
@@ -55,6 +62,13 @@ def resolve_config(config: Config, options: Mapping | None = None) -> Config:
         config.custom_imports = imports
     config.model.members = resolve_members(config.model)
     return config
+
+
+def _check_model(config: Config) -> None:
+    if not isinstance(config.get('model'), Mapping):
+        raise ValueError(
+            f'{config.filename or "the config"} has no model: is it a part of other configs?'
+        )
 
 
 def _as_dict(member: str | Mapping) -> dict:
@@ -91,6 +105,6 @@ def own_preprocessor(own: Mapping | None, shared: Mapping | None) -> dict | None
     """
     if not own or not shared:
         return dict(own) if own else None
-    if all(own.get(key) == shared.get(key) for key in NORMALISATION):
+    if all(own.get(key) == shared.get(key) for key in NORMALIZATION):
         return None
     return with_size_of(own, shared)

@@ -80,7 +80,7 @@ def read_config(name: str | Path) -> Config:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it imports what is not installed.
+        ValueError: If it imports what is not installed, or cannot be read.
     """
     install_config_names()
     path = find_config(name)
@@ -91,3 +91,5 @@ def read_config(name: str | Path) -> Config:
             f'{name} cannot be read, because of what it imports: {first_cause(error)}. Install '
             'that, or choose a network that does without'
         ) from error
+    except (SyntaxError, NameError, KeyError, OSError) as error:
+        raise ValueError(f'{name} cannot be read: {type(error).__name__}: {error}') from error

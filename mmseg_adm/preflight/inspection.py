@@ -77,7 +77,7 @@ def inspect_config(config: Config) -> Report:
     model = report.attempt('networks', 'failed', _build_model, config)
     if datasets is not None and model is not None:
         optim_wrapper = report.attempt(
-            'optimizer', 'failed', build_optim_wrapper, model, config.optim_wrapper
+            'optimizer', 'failed', lambda: build_optim_wrapper(model, config.optim_wrapper)
         )
         if optim_wrapper is not None:
             return inspect_run(config, model, optim_wrapper, datasets)

@@ -16,7 +16,7 @@ from .report import Memory, Report
 
 MIN_WIDTH = 100
 LOG_WIDTH = 120
-COLOURS = {'ok': 'green', 'warning': 'yellow', 'failed': 'bold red'}
+COLORS = {'ok': 'green', 'warning': 'yellow', 'failed': 'bold red'}
 
 
 def print_report(report: Report) -> None:
@@ -123,5 +123,5 @@ def _checks(report: Report) -> Table:
     table = _table('Checks', ('', 'what', 'found'))
     table.show_header = False
     for check in report.checks:
-        table.add_row(Text(check.status, style=COLOURS[check.status]), check.name, check.text)
+        table.add_row(Text(check.status, style=COLORS[check.status]), check.name, check.text)
     return table

@@ -1,6 +1,7 @@
 import hashlib
 import json
 import math
+import shutil
 from pathlib import Path
 
 import cv2
@@ -359,6 +360,52 @@ def test_schedule_of_an_unknown_method(tools):
     line = mistake(tools.attempt('train', DEMO, '--cfg-options', *options))
     assert line == "schedule for 'amd', but the methods are: dml, adm"
     assert not (tools.folder / 'work_dirs').exists()
+
+
+def test_unknown_hook(tools):
+    options = [*SMALL_PAIR, 'default_hooks.mine.type=MyHook']
+    line = mistake(tools.attempt('train', DEMO, '--cfg-options', *options))
+    assert line.startswith('MyHook is not in the ')
+    assert not (tools.folder / 'work_dirs').exists()
+
+
+def test_a_file_for_a_work_dir(tools):
+    (tools.folder / 'taken').write_text('mine')
+    for folder in ('taken', 'taken/below'):
+        line = mistake(
+            tools.attempt('train', DEMO, '--work-dir', folder, '--cfg-options', *SMALL_PAIR)
+        )
+        assert str(tools.folder / 'taken') in line or "'taken" in line
+    assert (tools.folder / 'taken').read_text() == 'mine'
+
+
+@pytest.mark.parametrize(
+    ('out', 'said'),
+    [
+        ('copied/iter_6.pth', 'is what is exported from'),
+        (f'copied/{DEMO.stem}.pth', 'is what is exported from'),
+        ('copied', 'is a folder'),
+        ('copied/', 'is a folder'),
+    ],
+)
+def test_an_export_replaces_nothing_that_it_is_made_of(out, said, tools, resumed):
+    copied = tools.folder / 'copied'
+    copied.mkdir(exist_ok=True)
+    for name in ('iter_6.pth', DEMO.name):
+        shutil.copy(resumed / name, copied / name)
+    before = hashes(copied)
+    line = mistake(
+        tools.attempt('export', f'copied/{DEMO.name}', 'copied/iter_6.pth', '--out', out)
+    )
+    assert said in line
+    assert hashes(copied) == before
+
+
+def test_an_export_is_called_as_it_was_said(tools, resumed):
+    tools('export', WRITTEN, CHECKPOINT, '--out', 'named/student_v1.0')
+    assert {path.name for path in (tools.folder / 'named').iterdir()} == {
+        'student_v1.0.pth', 'student_v1.0.py'
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize('hooks', ['default_hooks.preflight=None', 'default_hooks=None'])
