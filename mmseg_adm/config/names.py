@@ -79,7 +79,7 @@ def read_config(name: str | Path) -> Config:
     """Read the config that a path or a name leads to.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If there is no such file, or none that it inherits from.
         ValueError: If it imports what is not installed, or cannot be read.
     """
     install_config_names()
@@ -92,4 +92,5 @@ def read_config(name: str | Path) -> Config:
             'that, or choose a network that does without'
         ) from error
     except (SyntaxError, NameError, KeyError, OSError) as error:
-        raise ValueError(f'{name} cannot be read: {type(error).__name__}: {error}') from error
+        kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+        raise kind(f'{name} cannot be read: {type(error).__name__}: {error}') from error
