@@ -1,5 +1,6 @@
 import json
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -157,3 +158,11 @@ def test_a_member_without_an_optimizer_has_no_rate():
     model = build(distiller_config())
     student = model.members['student'].parameters()
     assert learning_rates(model, [torch.optim.SGD(student, lr=0.1)]) == {'student.lr': 0.1}
+
+
+@pytest.mark.core
+def test_runs_of_one_second_have_a_folder_each(config, tmp_path, monkeypatch):
+    monkeypatch.setattr('time.time', lambda: 1.7e9)
+    folders = [QuietRunner.from_cfg(config(tmp_path)).log_dir for _ in range(3)]
+    assert len(set(folders)) == 3
+    assert all(len(list(Path(folder).glob(f'{Path(folder).name}.log'))) == 1 for folder in folders)
