@@ -49,6 +49,6 @@ setup(
            for name, stack in STACKS.items()},
         'onnx': ONNX,
         'benchmark': BENCHMARK,
-        'test': ['pytest', 'pytest-xdist', 'ruff', 'mypy', *ONNX, *BENCHMARK],
+        'test': ['pytest', 'pytest-xdist', 'hypothesis', 'ruff', 'mypy', *ONNX, *BENCHMARK],
     },
 )  # fmt: skip
