@@ -8,6 +8,12 @@ cfg_options = {
     'val_evaluator.type': 'mmseg_adm.ClassIoUMetric',
 }
 setting = '4xb4-80k_ade20k-512x512.py'
+# Whose configs lie with another method's, or under a name for Python.
+folders = {
+    'adm-finetune': 'adm',
+    'adm-offline': 'adm',
+    'consensus-cwd': 'consensus_cwd',
+}
 
 
 def configs(head, methods):
@@ -16,18 +22,12 @@ def configs(head, methods):
     return dict(
         student=f'configs/{head}/{head}_r18-d8_{setting}',
         teacher=f'configs/{head}/{head}_r101-d8_{setting}',
-        methods={
-            'adm-warm': dict(config=f'configs/adm/adm-warm_{pair}', trained_teacher=True),
-            **{name: f'configs/{name.split("-")[0]}/{name}_{pair}' for name in methods},
-        },
+        methods={name: f'configs/{folders.get(name, name)}/{name}_{pair}' for name in methods},
     )
 
 
+compared = ('kd', 'cwd', 'dml', 'adm', 'adm-finetune', 'adm-offline', 'consensus-cwd')
+others = ('at', 'dist', 'fitnet', 'ifvd', 'kdcl', 'mgd', 'skd', 'sokd', 'switokd')
 pairs = dict(
-    pspnet=configs(
-        'pspnet',
-        ('kd', 'cwd', 'dml', 'adm', 'adm-offline', 'at', 'dist', 'fitnet', 'ifvd', 'kdcl', 'mgd',
-         'skd', 'sokd', 'switokd'),
-    ),
-    deeplabv3=configs('deeplabv3', ('kd', 'cwd', 'dml', 'adm', 'adm-offline')),
-)  # fmt: skip
+    pspnet=configs('pspnet', (*compared, *others)), deeplabv3=configs('deeplabv3', compared)
+)

@@ -13,23 +13,13 @@ cfg_options = {
     'val_evaluator.type': 'mmseg_adm.ClassIoUMetric',
 }
 networks = 'benchmarks/networks/{}_r{}-d8_camvid-360x480.py'
-methods = ('kd', 'cwd', 'dml', 'adm', 'adm-offline', 'at', 'dist', 'fitnet', 'ifvd', 'kdcl', 'mgd',
-           'skd', 'sokd', 'switokd')  # fmt: skip
-# As the configs named adm-warm, with one schedule for both networks.
-warm = dict(
-    config='adm',
-    trained_teacher=True,
-    cfg_options={
-        'model.methods.dml': None,
-        'model.methods.adm.consensus': 'channelwise',
-        'optim_wrapper.paramwise_cfg.custom_keys.teacher.lr_mult': 0.1,
-    },
-)
+methods = ('kd', 'cwd', 'dml', 'adm', 'adm-finetune', 'adm-offline', 'consensus-cwd', 'at', 'dist',
+           'fitnet', 'ifvd', 'kdcl', 'mgd', 'skd', 'sokd', 'switokd')  # fmt: skip
 pairs = {
     f'{head}_r{depth}_r18': dict(
         student=networks.format(head, 18),
         teacher=networks.format(head, depth),
-        methods={'adm-warm': warm, **{name: name for name in methods}},
+        methods={name: name for name in methods},
     )
     for head in ('pspnet', 'deeplabv3')
     for depth in (101, 50)

@@ -5,12 +5,18 @@ import copy
 from factory import segmentor
 from mmengine.config import Config
 
+import mmseg_adm
+
 PSP = 'mmseg::pspnet/pspnet_r18-d8_4xb2-80k_cityscapes-512x1024.py'
 SEGFORMER = 'mmseg::segformer/segformer_mit-b0_8xb1-160k_cityscapes-1024x1024.py'
 GROUPS = 'mmseg_adm.GroupOptimWrapperConstructor'
 MEAN = [123.675, 116.28, 103.53]
 SGD = dict(type='SGD', lr=0.01, momentum=0.9)
 ADAMW = dict(type='AdamW', lr=6e-5, weight_decay=0.01)
+
+
+def pair(student, teacher, method='adm', *others, **options):
+    return mmseg_adm.pair(student, teacher, method, *others, **options)
 
 
 def poly(end=100, begin=0, **options):

@@ -103,7 +103,8 @@ def paired(installed, demo):
     """Where two networks of mmseg were trained."""
     crop = '(48,64)'
     installed(
-        'train', '--student', PSP, '--teacher', PSP, '--no-pretrained', '--work-dir', 'run',
+        'train', '--student', PSP, '--teacher', PSP, '--method', 'adm', '--no-pretrained',
+        '--work-dir', 'run',
         '--cfg-options', *LOADERS,
         *(f'{split}_dataloader.{inner}data_root=data/synthetic_city' for split, inner in
           (('train', 'dataset.dataset.'), ('val', 'dataset.'), ('test', 'dataset.'))),

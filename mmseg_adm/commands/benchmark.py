@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The plan, and with what it is run."""
-    parser.add_argument('plan', help='plan file path, such as benchmarks/camvid_small.py')
+    parser.add_argument('plan', help='plan file path, such as benchmarks/camvid_full.py')
     parser.add_argument('--work-dir', help='where trainings write; by default work_dirs/<plan>')
     parser.add_argument(
         '--results',

@@ -67,7 +67,7 @@ def _add_pair_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group('two networks in place of a config')
     group.add_argument('--student', help='config of the network that is deployed, or its name')
     group.add_argument('--teacher', help='config of the other one, or its name')
-    group.add_argument('--method', help='by default adm; a wrong one lists all')
+    group.add_argument('--method', help='such as adm or cwd; a wrong one lists all')
     group.add_argument(
         '--teacher-checkpoint', help='weights of the teacher, for methods with a trained teacher'
     )
@@ -129,12 +129,15 @@ def _paired(args: argparse.Namespace) -> Config:
         )
     if args.teacher is None:
         raise ValueError('--student needs a --teacher')
-    from mmseg_adm.config import pair
+    from mmseg_adm.config import listed_recipes, pair
+
+    if args.method is None:
+        raise ValueError(f'name the --method by which they are paired:\n{listed_recipes()}')
 
     return pair(
         args.student,
         args.teacher,
-        args.method or 'adm',
+        args.method,
         args.teacher_checkpoint,
         args.dataset_from or 'student',
         pretrained=not args.no_pretrained,

@@ -5,7 +5,7 @@ from .members import resolve_config, resolve_members
 from .names import configs_of, find_config, install_config_names, read_config
 from .pairing import pair, paired_name
 from .pretrained import drop_downloads
-from .recipes import recipe_of, recipes, wants_trained_teacher
+from .recipes import listed_recipes, recipe_of, recipes, wants_trained_teacher
 
 __all__ = [
     'configs_of',
@@ -15,6 +15,7 @@ __all__ = [
     'is_average',
     'is_bridge',
     'is_distillation_config',
+    'listed_recipes',
     'pair',
     'paired_name',
     'read_config',

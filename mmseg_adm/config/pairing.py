@@ -32,7 +32,7 @@ RUNNER_KEYS = (
 def pair(
     student: str | Path | Config,
     teacher: str | Path | Config,
-    method: str | Mapping[str, Mapping] = 'adm',
+    method: str | Mapping[str, Mapping],
     teacher_checkpoint: str | Path | None = None,
     dataset_from: str = STUDENT,
     pretrained: bool = True,
@@ -54,7 +54,7 @@ def pair(
             ``configs/_base_/methods``; or methods by name, as in
             :class:`~mmseg_adm.models.KnowledgeDistiller`, with no frozen member.
         teacher_checkpoint: The teacher's weights. A method with a trained teacher (``'cwd'``,
-            ``'adm-warm'``) needs them; with others the teacher starts from them.
+            ``'adm-finetune'``) needs them; with others the teacher starts from them.
         dataset_from: ``'student'`` or ``'teacher'``.
         pretrained: With ``False``, every checkpoint that would have to be downloaded is dropped.
 

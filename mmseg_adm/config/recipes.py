@@ -2,11 +2,12 @@
 
 Leaf configs and pairs share them. ``distillation`` is what the method decides about ``model``:
 the members that it needs, what they are, and the methods. ``paramwise_cfg``, where it has one, goes
-into ``optim_wrapper``.
+into ``optim_wrapper``. The file's docstring says in one line what the method is.
 """
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -22,9 +23,15 @@ RUNTIME = 'mmseg_adm::_base_/default_runtime.py'
 
 
 @cache
-def recipes() -> tuple[str, ...]:
-    """Names of the methods that a student and a teacher can be paired by."""
-    return tuple(name for name in _names() if TEACHER in _read(name).model.members)
+def recipes() -> Mapping[str, str]:
+    """The methods that a student and a teacher can be paired by; of each one line."""
+    paired = (name for name in _names() if TEACHER in _read(name).model.members)
+    return {name: ast.get_docstring(ast.parse(_file(name).read_text())) or '' for name in paired}
+
+
+def listed_recipes() -> str:
+    """:func:`recipes`, a line each, for a message."""
+    return '\n'.join(f'  {name:<14} {line}' for name, line in recipes().items())
 
 
 def recipe_of(method: str | Mapping[str, Mapping]) -> Config:
@@ -43,11 +50,10 @@ def recipe_of(method: str | Mapping[str, Mapping]) -> Config:
         return recipe
     if method in _names() and TEACHER in (recipe := _read(method)).model.members:
         return recipe
-    known = recipes()
-    others = ', '.join(name for name in _names() if name not in known)
+    others = ', '.join(name for name in _names() if name not in recipes())
     raise ValueError(
-        f"method must be one of {', '.join(known)}; got '{method}'. Methods that train other "
-        f'than a student and a teacher ({others}) have configs of their own'
+        f"no method is called '{method}'; a student and a teacher are paired by\n"
+        f'{listed_recipes()}\nMethods that train others ({others}) have configs of their own'
     )
 
 
@@ -68,8 +74,12 @@ def _names() -> list[str]:
     return sorted(path.stem for path in _folder().glob('*.py'))
 
 
+def _file(name: str) -> Path:
+    return _folder() / f'{name}.py'
+
+
 def _read(name: str) -> Config:
-    recipe = read_config(_folder() / f'{name}.py')
+    recipe = read_config(_file(name))
     recipe.model = dict(type=TYPE, **recipe.pop('distillation'))
     if 'paramwise_cfg' in recipe:
         recipe.optim_wrapper = dict(paramwise_cfg=recipe.pop('paramwise_cfg'))

@@ -20,6 +20,10 @@ def test_shipped_plans_are_read(path):
     for pair in plan.pairs:  # Two pairs may share a network.
         settings = [cell.settings for cell in plan.cells if cell.pair == pair]
         assert len(set(settings)) == len(settings)
+    # What a row calls ADM is what the class and its configs call so.
+    for cell in plan.cells:
+        if cell.name in ('adm', 'adm-finetune') and cell.seed == plan.seeds[0]:
+            assert cell.resolved().model.methods.adm == dict(type='mmseg_adm.ADM')
 
 
 def test_cells_come_in_the_order_in_which_they_are_needed(tmp_path):
@@ -72,7 +76,7 @@ def test_a_network_alone_has_no_teacher(tmp_path):
         read_plan(path)
 
 
-@pytest.mark.parametrize('method', ['adm-warm', 'configs/adm/adm-warm_{}_{}'])
+@pytest.mark.parametrize('method', ['adm-finetune', 'configs/adm/adm-finetune_{}_{}'])
 def test_a_warm_config_starts_from_the_trained_teacher(method, tmp_path):
     plan = read_plan(write_plan(tmp_path, dict(warm=method.format(PAIR, SETTING)), (0,)))
     assert plan.cells[-1].teachers == ('teacher',)
@@ -218,14 +222,14 @@ def test_settings_know_the_number_of_processes(tmp_path):
 
 def test_settings_know_how_the_teacher_was_trained(tmp_path):
     methods = shipped('kd', 'dml')
-    methods['adm-warm'] = dict(config=methods['dml'], trained_teacher=True)
+    methods['adm-finetune'] = dict(config=methods['dml'], trained_teacher=True)
     plans = [
         read_plan(write_plan(tmp_path, methods, teacher={'train_cfg.max_iters': count}))
         for count in (2, 3)
     ]
     first, longer = ({cell.name: cell.settings for cell in plan.cells} for plan in plans)
     changed = [name for name in first if first[name] != longer[name]]
-    assert changed == ['teacher', 'kd', 'adm-warm']
+    assert changed == ['teacher', 'kd', 'adm-finetune']
 
 
 def test_settings_know_what_a_training_starts_from(tmp_path):

@@ -1,9 +1,7 @@
 """Optimizers and schedules of a pair."""
 
 import pytest
-from plain_configs import ADAMW, GROUPS, SGD, other, plain, poly, warm_up
-
-from mmseg_adm.config import pair
+from plain_configs import ADAMW, GROUPS, SGD, other, pair, plain, poly, warm_up
 
 pytestmark = pytest.mark.core
 

@@ -275,7 +275,7 @@ REFUSED = {
 
 @pytest.mark.parametrize('network', REFUSED)
 def test_heads_without_a_classifier_are_refused(network):
-    paired = pair(name_of('fcn-r50-ade'), f'mmseg::{network}')
+    paired = pair(name_of('fcn-r50-ade'), f'mmseg::{network}', 'adm')
     drop_pretrained(paired.model)
     with pytest.raises(ValueError, match=REFUSED[network]):
         MODELS.build(paired.model)
@@ -291,7 +291,7 @@ def test_heads_without_a_classifier_are_refused(network):
 def test_networks_that_need_compiled_operators_are_refused(network, operator):
     if 'mmcv._ext' in sys.modules:
         pytest.skip('mmcv has its operators, or a stand-in for them')
-    paired = pair(name_of('fcn-r50-ade'), f'mmseg::{network}')
+    paired = pair(name_of('fcn-r50-ade'), f'mmseg::{network}', 'adm')
     drop_pretrained(paired.model)
     with pytest.raises(ValueError, match=f"member 'teacher': .*{operator}"):
         MODELS.build(paired.model)
@@ -309,13 +309,13 @@ def test_networks_of_a_package_that_is_not_there_are_refused(network, package, m
     monkeypatch.setitem(sys.modules, package, None)
     text = f'{network} cannot be read, because of what it imports: .*{package}.* Install'
     with pytest.raises(ValueError, match=text) as caught:
-        pair(name_of('fcn-r50-ade'), f'mmseg::{network}')
+        pair(name_of('fcn-r50-ade'), f'mmseg::{network}', 'adm')
     assert not re.search('sys.path|\n', str(caught.value))
 
 
 def test_a_timm_backbone_without_timm_is_refused(monkeypatch):
     monkeypatch.setattr('mmseg.models.backbones.timm_backbone.timm', None)
-    paired = pair(name_of('psp-r18'), name_of('psp-r18'))
+    paired = pair(name_of('psp-r18'), name_of('psp-r18'), 'adm')
     teacher = paired.model.members.teacher
     teacher.backbone = dict(type='TIMMBackbone', model_name='resnet18', features_only=True)
     drop_pretrained(paired.model)
@@ -324,7 +324,7 @@ def test_a_timm_backbone_without_timm_is_refused(monkeypatch):
 
 
 def test_a_teacher_without_a_softmax_cross_entropy_is_refused_by_adm():
-    paired = pair(name_of('psp-r18'), name_of('fast-scnn'))
+    paired = pair(name_of('psp-r18'), name_of('fast-scnn'), 'adm')
     drop_pretrained(paired.model)
     replace_sync_bn(paired)
     text = (
@@ -335,7 +335,7 @@ def test_a_teacher_without_a_softmax_cross_entropy_is_refused_by_adm():
 
 
 def test_another_number_of_classes_is_refused():
-    paired = pair(name_of('psp-r18'), name_of('segformer-b0-ade'))
+    paired = pair(name_of('psp-r18'), name_of('segformer-b0-ade'), 'adm')
     drop_pretrained(paired.model)
     text = r"'student': 19, 'teacher': 150.*set decode_head\.num_classes alike"
     with pytest.raises(ValueError, match=text):

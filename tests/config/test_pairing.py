@@ -6,13 +6,13 @@ import pytest
 from factory import ROOT, build, losses_of, raw_batch, save_segmentor, segmentor
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
-from plain_configs import MEAN, PSP, SEGFORMER, other, plain
+from plain_configs import MEAN, PSP, SEGFORMER, other, pair, plain
 
 import mmseg_adm
 from mmseg_adm.commands.flags import config_of
 from mmseg_adm.commands.launch import prepare_runner, replace_sync_bn
 from mmseg_adm.commands.main import parse
-from mmseg_adm.config import pair, paired_name
+from mmseg_adm.config import paired_name
 
 pytestmark = pytest.mark.core
 
@@ -185,7 +185,7 @@ def test_weights_that_a_config_starts_from():
 # ------------------------------------------------------------------------------------- methods
 
 
-@pytest.mark.parametrize('method', ['cwd', 'sokd', 'adm-warm', 'adm'])
+@pytest.mark.parametrize('method', ['cwd', 'sokd', 'adm-finetune', 'adm'])
 def test_a_method_is_set_up_as_in_its_base(method):
     base = Config.fromfile(ROOT / f'configs/_base_/methods/{method}.py')
     paired = pair(PSP, PSP.replace('r18', 'r101'), method, 'teacher.pth')
@@ -220,7 +220,7 @@ def test_a_warm_teacher_goes_on_slowly(tmp_path):
     path = save_segmentor(tmp_path / 'teacher.pth', segmentor(8))
     networks = plain(), other()
     rate = networks[1].optim_wrapper.optimizer.lr
-    paired = pair(*networks, 'adm-warm', path)
+    paired = pair(*networks, 'adm-finetune', path)
     assert paired.optim_wrapper.student.optimizer == networks[0].optim_wrapper.optimizer
     assert paired.optim_wrapper.teacher.optimizer.lr == pytest.approx(0.1 * rate)
     assert networks[1].optim_wrapper.optimizer.lr == rate
@@ -230,11 +230,11 @@ def test_a_warm_teacher_goes_on_slowly(tmp_path):
     assert all((value == loaded[key]).all()
                for key, value in model.network('teacher').state_dict().items())  # fmt: skip
     build_optim_wrapper(model, paired.optim_wrapper)
-    started = pair(networks[0], Config(dict(networks[1], load_from=path)), 'adm-warm')
+    started = pair(networks[0], Config(dict(networks[1], load_from=path)), 'adm-finetune')
     assert started.model.members.teacher.checkpoint == path
 
 
-@pytest.mark.parametrize('method', ['cwd', 'sokd', 'adm-warm'])
+@pytest.mark.parametrize('method', ['cwd', 'sokd', 'adm-finetune'])
 def test_a_trained_teacher_without_weights_is_refused(method):
     with pytest.raises(ValueError, match=f"'{method}' learns from .*--teacher-checkpoint"):
         pair(plain(), other(), method)
@@ -283,7 +283,7 @@ def test_convolutions_and_a_transformer_by_name(student, teacher):
 
 
 def test_from_python():
-    assert mmseg_adm.pair is pair
+    assert mmseg_adm.pair is mmseg_adm.config.pair
     with pytest.raises(AttributeError, match="module 'mmseg_adm' has no attribute 'pear'"):
         _ = mmseg_adm.pear
 
@@ -319,7 +319,9 @@ def test_a_config_without_a_model():
 
 
 def test_an_unknown_method_and_source_of_data():
-    with pytest.raises(ValueError, match=r"must be one of adm, .* switokd; got 'amd'"):
+    with pytest.raises(
+        ValueError, match=r"no method is called 'amd'; (.|\n)*\n  adm  .*\n(.|\n)*\n  switokd  "
+    ):
         pair(PSP, PSP, 'amd')
     with pytest.raises(ValueError, match=r'\(ffsd\) have configs of their own'):
         pair(PSP, PSP, 'ffsd')
@@ -357,8 +359,8 @@ def test_a_pair_without_downloads():
 def test_a_warm_teacher_is_not_left_untrained():
     text = r"'teacher' goes on from https://\S+ at a low learning rate, and would stay untrained"
     with pytest.raises(ValueError, match=text):
-        pair(plain(), other(), 'adm-warm', 'https://example.org/teacher.pth', pretrained=False)
-    paired = pair(plain(), other(), 'adm-warm', 'teacher.pth', pretrained=False)
+        pair(plain(), other(), 'adm-finetune', 'https://example.org/teacher.pth', pretrained=False)
+    paired = pair(plain(), other(), 'adm-finetune', 'teacher.pth', pretrained=False)
     assert paired.model.members.teacher.checkpoint == 'teacher.pth'
 
 
@@ -370,7 +372,9 @@ def parsed(*flags: str) -> Config:
 
 
 def test_flags_make_the_same_pair():
-    config = parsed('--student', PSP, '--teacher', SEGFORMER, '--dataset-from', 'teacher')
+    config = parsed(
+        '--student', PSP, '--teacher', SEGFORMER, '--method', 'adm', '--dataset-from', 'teacher'
+    )
     expected = pair(PSP, SEGFORMER, dataset_from='teacher')
     assert config.to_dict() == expected.to_dict()
     assert config.filename == expected.filename
@@ -381,7 +385,8 @@ def test_flags_make_the_same_pair():
 
 
 def test_overrides_reach_the_pair():
-    config = parsed('--student', PSP, '--teacher', SEGFORMER, '--no-pretrained', '--cfg-options',
+    config = parsed('--student', PSP, '--teacher', SEGFORMER, '--method', 'adm', '--no-pretrained',
+                    '--cfg-options',
                     'model.members.teacher.decode_head.num_classes=7',
                     'model.methods.adm.consensus_weight=2')  # fmt: skip
     assert config.model.members.teacher.decode_head.num_classes == 7
@@ -401,6 +406,10 @@ def test_overrides_reach_the_pair():
         ([PSP, '--method', 'adm', '--dataset-from', 'student'], '--method, --dataset-from belong'),
         ([PSP, '--teacher-checkpoint', 'x.pth'], '--teacher-checkpoint belong'),
         ([PSP, '--student', PSP, '--teacher', PSP], 'is a config: --student and --teacher stand'),
+        (
+            ['--student', PSP, '--teacher', PSP],
+            r'name the --method .*\n  adm  .*(\n  .*)*\n  switokd  ',
+        ),
         (['--student', PSP, '--teacher', PSP, '--method', 'kd'], r'\(--teacher-checkpoint\)'),
     ],
 )

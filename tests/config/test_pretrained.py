@@ -7,7 +7,9 @@ from mmengine.config import Config
 from mmseg_adm.commands.launch import load_config
 from mmseg_adm.config import drop_downloads
 
-WARM = ROOT / 'configs/adm/adm-warm_pspnet_r101-d8_pspnet_r18-d8_4xb2-80k_cityscapes-512x1024.py'
+WARM = (
+    ROOT / 'configs/adm/adm-finetune_pspnet_r101-d8_pspnet_r18-d8_4xb2-80k_cityscapes-512x1024.py'
+)
 ALONE = ROOT / 'configs/pspnet/pspnet_r18-d8_4xb2-80k_cityscapes-512x1024.py'
 
 

@@ -1,16 +1,21 @@
 """Methods as they are set up in ``configs/_base_/methods``."""
 
+import inspect
+
 import pytest
 from factory import ROOT
 from mmengine.config import Config
+from plain_configs import other, pair, plain
 
 from mmseg_adm.config import read_config, recipe_of, recipes, wants_trained_teacher
+from mmseg_adm.models.methods import ADM
 
 pytestmark = pytest.mark.core
 
 METHODS = ROOT / 'configs/_base_/methods'
 TRAINED = {
-    'adm-offline', 'adm-warm', 'at', 'cwd', 'dist', 'fitnet', 'ifvd', 'kd', 'mgd', 'skd', 'sokd',
+    'adm-finetune', 'adm-offline', 'at', 'consensus-cwd', 'cwd', 'dist', 'fitnet', 'ifvd', 'kd',
+    'mgd', 'skd', 'sokd',
 }  # fmt: skip
 
 
@@ -23,9 +28,20 @@ def test_a_method_knows_whether_its_teacher_is_trained():
     assert {name for name in recipes() if wants_trained_teacher(recipe_of(name))} == TRAINED
 
 
+def test_adm_means_one_thing():
+    """The class, its configs and the pair; the rows of tables are read in ``test_plan``."""
+    options = {name: each.default for name, each in inspect.signature(ADM).parameters.items()}
+    assert (options['consensus'], options['divergence']) == ('modulation', 'modulation')
+    for name, own in {'adm': {}, 'adm-finetune': {}, 'adm-offline': {'divergence': None}}.items():
+        shipped = [Config.fromfile(path) for path in ROOT.glob(f'configs/adm/{name}_*.py')]
+        assert len(shipped) == 6
+        for config in (recipe_of(name), pair(plain(), other(), name, 'teacher.pth'), *shipped):
+            assert config.model.methods.adm == dict(type='mmseg_adm.ADM', **own)
+
+
 def test_a_recipe_is_what_the_method_decides_about_a_run():
-    recipe = recipe_of('adm-warm')
-    base = Config.fromfile(METHODS / 'adm-warm.py')
+    recipe = recipe_of('adm-finetune')
+    base = Config.fromfile(METHODS / 'adm-finetune.py')
     assert recipe.model.methods == base.distillation.methods
     assert recipe.optim_wrapper.paramwise_cfg == base.paramwise_cfg
     assert recipe.default_hooks == base.default_hooks

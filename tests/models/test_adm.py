@@ -235,7 +235,9 @@ def test_reweighting_has_no_more_than_the_whole(side):
 
 @pytest.mark.parametrize('class_weight', [True, False])
 def test_adm_weighs_classes_as_its_members_or_all_alike(class_weight):
-    config = dict(type='mmseg_adm.ADM', consensus=None, class_weight=class_weight)
+    config = dict(
+        type='mmseg_adm.ADM', consensus=None, divergence='weighting', class_weight=class_weight
+    )
     model = build(config, teacher=weighing(network(8)), data_preprocessor=preprocessor(SMALL))
     captured, losses = capture(model, SMALL)
     similarity = reference.similarity_map(*compared(model, captured, 'features'))
@@ -318,7 +320,7 @@ def test_adm_weighs_channelwise_consensus_as_cwd():
     def factor(**options):
         return build(dict(type='mmseg_adm.ADM', **options)).methods['method'].consensus_weight
 
-    assert (factor(), factor(consensus='alignment'), factor(consensus_weight=2)) == (5, 1, 2)
+    assert (factor(), factor(consensus='channelwise'), factor(consensus_weight=2)) == (1, 5, 2)
 
 
 @pytest.mark.parametrize('consensus', ['channelwise', 'imitation', 'alignment'])
@@ -376,7 +378,7 @@ def test_a_target_is_as_wide_as_the_teacher():
 def test_all_weights_one_is_cwd_at_any_size():
     networks = dict(student=network(4, (1, 2)), teacher=network(8, (1, 1)))
     methods = dict(
-        adm=dict(type='mmseg_adm.ADM', control='ones', divergence=None),
+        adm=dict(type='mmseg_adm.ADM', consensus='channelwise', control='ones', divergence=None),
         cwd=dict(type='mmseg_adm.CWD'),
     )
     model = MODELS.build(distiller_config(methods, members=networks))

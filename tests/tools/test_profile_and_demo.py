@@ -17,7 +17,7 @@ CAMVID = {
     for path in ROOT.glob('configs/*/[!p]*_camvid-96x128.py')
     if not path.stem.startswith('adm-')
 }
-VARIANTS = ('adm-offline', 'adm-warm')
+VARIANTS = ('adm-offline', 'adm-finetune', 'consensus-cwd')
 
 
 def small(tmp_path, **options):

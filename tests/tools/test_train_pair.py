@@ -168,7 +168,9 @@ def test_flags_that_do_not_fit_together(train):
 
 
 def test_a_missing_config(train):
-    line = mistake(train('--student', PSP.replace('r18', 'r19'), '--teacher', PSP))
+    line = mistake(
+        train('--student', PSP.replace('r18', 'r19'), '--teacher', PSP, '--method', 'adm')
+    )
     assert line.startswith("mmseg-adm: mmseg has no config 'pspnet/pspnet_r19-d8")
     assert 'Nearest: ' in line
 

@@ -1,4 +1,5 @@
-# Maps of attention, from a trained teacher.
+"""Maps of attention, from a trained teacher."""
+
 _base_ = '../default_runtime.py'
 distillation = dict(
     members=dict(student=dict(), teacher=dict(frozen=True)),

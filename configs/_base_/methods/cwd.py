@@ -1,4 +1,6 @@
-# Channels of the logits, from a trained teacher. The weight is the published one for Cityscapes.
+"""Where each class responds, from a trained teacher: the usual baseline."""
+
+# The weight is the published one for Cityscapes.
 _base_ = '../default_runtime.py'
 distillation = dict(
     members=dict(student=dict(), teacher=dict(frozen=True)),

@@ -1,4 +1,5 @@
-# Correlations between and within classes, from a trained teacher.
+"""Correlations between and within classes, from a trained teacher."""
+
 _base_ = '../default_runtime.py'
 distillation = dict(
     members=dict(student=dict(), teacher=dict(frozen=True)),

@@ -1,4 +1,5 @@
-# Student and teacher learn from each other.
+"""Student and teacher learn from each other, from the start."""
+
 _base_ = '../default_runtime.py'
 distillation = dict(
     members=dict(student=dict(), teacher=dict()),

@@ -1,4 +1,5 @@
-# Three networks of one architecture: a leader and its peers. There is no teacher to pair.
+"""Three networks of one architecture: a leader and its peers; there is no teacher."""
+
 _base_ = '../default_runtime.py'
 distillation = dict(
     members=dict(leader=dict(), peer1=dict(), peer2=dict()),

@@ -1,4 +1,5 @@
-# Features, from a trained teacher.
+"""Features, from a trained teacher."""
+
 _base_ = '../default_runtime.py'
 distillation = dict(
     members=dict(student=dict(), teacher=dict(frozen=True)),

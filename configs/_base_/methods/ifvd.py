@@ -1,4 +1,5 @@
-# How features vary within a class, from a trained teacher, beside KD.
+"""How features vary within a class, from a trained teacher, beside KD."""
+
 _base_ = '../default_runtime.py'
 distillation = dict(
     members=dict(student=dict(), teacher=dict(frozen=True)),

@@ -1,4 +1,5 @@
-# Predictions, from a trained teacher.
+"""Predictions per pixel, from a trained teacher."""
+
 _base_ = '../default_runtime.py'
 distillation = dict(
     members=dict(student=dict(), teacher=dict(frozen=True)),

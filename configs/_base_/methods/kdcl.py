@@ -1,4 +1,5 @@
-# Student and teacher learn from an ensemble of both.
+"""Student and teacher learn from an ensemble of both, from the start."""
+
 _base_ = '../default_runtime.py'
 distillation = dict(
     members=dict(student=dict(), teacher=dict()),

@@ -1,5 +1,7 @@
-# Masked features regain the trained teacher's. The weight is for Cityscapes:
-# 2e-5 * 512 * 64 * 128 = 83.9, the published factor of a sum over C * h * w, here a mean.
+"""Masked features regain a trained teacher's."""
+
+# The weight is for Cityscapes: 2e-5 * 512 * 64 * 128 = 83.9, the published factor of a sum over
+# C * h * w, here a mean.
 _base_ = '../default_runtime.py'
 distillation = dict(
     members=dict(student=dict(), teacher=dict(frozen=True)),

@@ -1,4 +1,5 @@
-# Similarities of regions, from a trained teacher, beside KD.
+"""Similarities of regions, from a trained teacher, beside KD."""
+
 _base_ = '../default_runtime.py'
 distillation = dict(
     members=dict(student=dict(), teacher=dict(frozen=True)),

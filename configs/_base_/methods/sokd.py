@@ -1,4 +1,5 @@
-# Between a trained teacher and the student stands a bridge, which trains.
+"""A bridge, which trains, between a trained teacher and the student."""
+
 _base_ = '../default_runtime.py'
 distillation = dict(
     members=dict(

@@ -1,4 +1,5 @@
-# As DML, with a teacher that waits for the student.
+"""As DML, with a teacher that waits for the student."""
+
 _base_ = '../default_runtime.py'
 distillation = dict(
     members=dict(student=dict(), teacher=dict()),

@@ -59,7 +59,8 @@ class ADM(DistillationMethod):
     """Consensus learning for the student, divergence learning for the teacher.
 
     The paper says in words who learns where: the student first where both networks agree, the
-    teacher where they differ. Its equations are not public to us; the readings below are ours.
+    teacher where they differ. Its equations are not public to us; the readings below are ours,
+    the default, modulation of the features on both sides, is the one nearest to its words.
     With the similarity S_p at location p, c_p = max(S_p, 0) and d_p = 1 - c_p, no gradient
     through either:
 
@@ -111,8 +112,8 @@ class ADM(DistillationMethod):
         self,
         student: str = 'student',
         teacher: str = 'teacher',
-        consensus: str | None = 'channelwise',
-        divergence: str | None = 'weighting',
+        consensus: str | None = 'modulation',
+        divergence: str | None = 'modulation',
         at: str = 'features',
         target: str | None = None,
         contrast: str | None = None,

@@ -2,9 +2,9 @@ _base_ = [
     '../_base_/models/pspnet_r101-d8-trained_pspnet_r18-d8_ade20k.py',
     '../_base_/datasets/ade20k_512x512.py',
     '../_base_/schedules/schedule_80k.py',
-    '../_base_/methods/adm-warm.py',
+    '../_base_/methods/consensus-cwd.py',
 ]
 model = dict(data_preprocessor=dict(size=_base_.crop_size), **_base_.distillation)
 # CWD's weight for this data set.
-model['methods']['adm']['consensus_weight'] = 10.0
+model['methods']['consensus_cwd']['consensus_weight'] = 10.0
 optim_wrapper = dict(paramwise_cfg=_base_.paramwise_cfg)
