@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 VENV_OPENMMLAB ?= .venv-openmmlab
-PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2
+# A file stays in one process: what its tests share is made once.
+PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
 .PHONY: demo test test-slow test-openmmlab lint clean
 
@@ -22,7 +23,7 @@ lint: $(VENV)/installed
 
 # The core of the suite with the upstream distribution, in an environment of its own.
 test-openmmlab: $(VENV_OPENMMLAB)/installed
-	OMP_NUM_THREADS=1 $(VENV_OPENMMLAB)/bin/python -m pytest -n 2 -m core
+	OMP_NUM_THREADS=1 $(VENV_OPENMMLAB)/bin/python -m pytest -n 2 --dist loadfile -m core
 
 $(VENV)/installed: setup.py constraints.txt mmseg_adm/stack.py
 	$(PYTHON) -m venv $(VENV)

@@ -65,6 +65,7 @@ def exported(trained, tmp_path_factory):
     return folder, done.stdout
 
 
+@pytest.mark.slow
 def test_the_averaged_student_on_a_photo_as_mmseg_infers(exported, trained, city):
     folder, _ = exported
     state, averaged = (
@@ -95,6 +96,7 @@ def test_the_averaged_student_on_a_photo_as_mmseg_infers(exported, trained, city
     assert facts['test_cfg'] == dict(mode='whole')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('shape', [(1, 64, 64), (5, 48, 96), (2, 75, 53)])
 def test_the_graph_takes_any_batch_and_size(shape, exported):
     folder, _ = exported
@@ -108,6 +110,7 @@ def test_the_graph_takes_any_batch_and_size(shape, exported):
     np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_inputs_and_outputs_have_names(exported):
     graph = session(exported[0] / 'student.onnx')
     assert [value.name for value in graph.get_inputs()] == ['input']
@@ -116,6 +119,7 @@ def test_inputs_and_outputs_have_names(exported):
     assert graph.get_outputs()[0].shape == ['batch', 19, 'height', 'width']
 
 
+@pytest.mark.slow
 def test_the_tool_tells_what_was_compared(exported):
     folder, printed = exported
     assert f'wrote {folder}/student.onnx: any batch, images of any size' in printed
@@ -126,6 +130,7 @@ def test_the_tool_tells_what_was_compared(exported):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_another_member_at_one_size(trained, tmp_path):
     config = Config.fromfile(trained[0])
     plain = export_member(config, trained[1], tmp_path / 'teacher.pth', 'teacher')
@@ -142,6 +147,7 @@ def test_another_member_at_one_size(trained, tmp_path):
     assert session(written.path).get_inputs()[0].shape == ['batch', 3, 48, 96]
 
 
+@pytest.mark.slow
 def test_what_was_exported_as_plain_exports_to_the_same(exported, tmp_path):
     folder, _ = exported
     config = Config.fromfile(folder / 'student.py')
@@ -166,6 +172,7 @@ def test_colours_as_arrays_are_written_as_lists(tmp_path):
     assert json.loads(facts['palette']) == palette.tolist()
 
 
+@pytest.mark.slow
 def test_synchronised_normalisation_exports_as_plain(tmp_path):
     config, checkpoint = saved('PSPNet, SyncBN', tmp_path)
     written = export_onnx(config, checkpoint, tmp_path / 'psp.onnx', shape=(64, 96))
@@ -177,6 +184,7 @@ def test_synchronised_normalisation_exports_as_plain(tmp_path):
 # ------------------------------------------------------------------------ what is refused
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['UPerNet-Swin', 'PSPNet, corners aligned'])
 def test_a_network_that_is_tied_to_a_size_asks_for_one(name, tmp_path):
     config, checkpoint = saved(name, tmp_path)
@@ -186,6 +194,7 @@ def test_a_network_that_is_tied_to_a_size_asks_for_one(name, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ['plain.pth']
 
 
+@pytest.mark.slow
 def test_a_graph_that_computes_something_else_is_not_left_behind(tmp_path, monkeypatch):
     def shifted(network):
         network = copy.deepcopy(network)

@@ -12,6 +12,8 @@ from mmengine.runner import Runner
 
 from mmseg_adm.checkpoint import read_checkpoint
 
+pytestmark = pytest.mark.slow
+
 MEMBERS = ('student', 'teacher')
 SCRIPTS = sorted(ROOT.glob('tools/*.sh'))
 SMALL = [

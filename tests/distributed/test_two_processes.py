@@ -15,6 +15,7 @@ from torch.testing import assert_close
 
 from mmseg_adm.datasets import StreamSampler
 
+pytestmark = pytest.mark.slow
 # Those whose divisors are images, channels or nodes, alike on every rank.
 UNMASKED = ('AT', 'CWD', 'SKD')
 MASKED = [name for name in worker.CASES if not name.startswith(UNMASKED)]

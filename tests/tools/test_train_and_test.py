@@ -272,7 +272,9 @@ CHECKPOINT = 'demo/iter_6.pth'
         (['preflight', WRITTEN], None),
         (['export', WRITTEN, CHECKPOINT], 'demo/export/'),
         (['export', WRITTEN, CHECKPOINT, '--member', 'teacher'], 'demo/export/'),
-        (['export', '--onnx', WRITTEN, CHECKPOINT], 'demo/export/'),
+        pytest.param(
+            ['export', '--onnx', WRITTEN, CHECKPOINT], 'demo/export/', marks=pytest.mark.slow
+        ),
         (['profile', WRITTEN, '--rounds', '1'], None),
         (['benchmark', 'plans/tiny.py', '--report', '--work-dir', 'demo'], None),
         (['info'], None),
