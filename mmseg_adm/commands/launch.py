@@ -18,6 +18,8 @@ from mmseg_adm.engine import QuietRunner
 
 from .main import MISTAKES
 
+CHANNELS_LAST = 'mmseg_adm.ChannelsLastHook'
+
 
 def load_config(
     source: str | Path | Config,
@@ -157,6 +159,13 @@ def enable_amp(config: Config) -> None:
         config.optim_wrapper.loss_scale = 'dynamic'
     else:
         config.optim_wrapper.type = 'mmseg_adm.CPUAmpOptimWrapper'
+
+
+def enable_channels_last(config: Config) -> None:
+    """``--channels-last``; the written config says so too."""
+    hooks = [*(config.get('custom_hooks') or [])]
+    if not any(hook.get('type') == CHANNELS_LAST for hook in hooks):
+        config.custom_hooks = [*hooks, dict(type=CHANNELS_LAST)]
 
 
 def never() -> bool:

@@ -1,5 +1,6 @@
 """Hooks: one a file."""
 
+from .channels_last import ChannelsLastHook
 from .consensus_picture import ConsensusPictureHook
 from .data_check import DataCheckHook
 from .data_stream import DataStreamHook
@@ -12,6 +13,7 @@ from .schedule import DistillScheduleHook
 from .student_checkpoint import StudentCheckpointHook
 
 __all__ = [
+    'ChannelsLastHook',
     'ConsensusPictureHook',
     'DataCheckHook',
     'DataStreamHook',
