@@ -1,6 +1,7 @@
 import gc
 import os
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,8 @@ def default_scope():
 
 @pytest.fixture(autouse=True, scope='session')
 def quick_runners():
-    """A runner spends most of a short training on formatting configs and collecting garbage."""
+    """A runner spends most of a short training on what it says about itself, and on garbage."""
+    from mmengine.utils.dl_utils import collect_env
 
     def unformatted(text, **_):
         return text, True
@@ -37,6 +39,7 @@ def quick_runners():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr('yapf.yapflib.yapf_api.FormatCode', unformatted)
         patch.setattr('mmengine.config.config.FormatCode', unformatted, raising=False)
+        patch.setattr('mmengine.runner.runner.collect_env', cache(collect_env))
         yield
     gc.unfreeze()
 

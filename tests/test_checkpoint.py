@@ -241,8 +241,8 @@ FOREIGN = r'refused to load .*broken\.pth: it is no PyTorch checkpoint \(not a p
 BROKEN = {
     'truncated': (half, DAMAGED),
     'truncated in the old format': (half_in_the_old_format, DAMAGED),
-    'empty': (lambda real: b'', DAMAGED),
-    'a word': (lambda real: b'hello', DAMAGED),
+    'empty': (lambda real: b'', r'broken\.pth: it is empty \(0 bytes\)\. Copy or download it'),
+    'a word': (lambda real: b'hello', FOREIGN),
     'a web page': (lambda real: b'<!DOCTYPE html><html>', FOREIGN),
     'a pointer': (lambda real: b'version https://git-lfs.github.com/spec/v1', FOREIGN),
 }

@@ -21,7 +21,7 @@ HEADINGS = ('How to use', 'Settings', 'Differences from the paper', 'Cost', 'Res
 MODELS = 'mmseg_adm.models'
 # From the bottom up; a room imports from those below it, and from its own.
 FLOORS = (
-    ('stack', 'registry'),
+    ('mistakes', 'paths', 'registry', 'stack'),
     ('checkpoint',),
     ('config',),
     ('models.losses', 'models.taps'),
@@ -42,6 +42,8 @@ ALLOWED = {
     f'{MODELS}.taps': ('torch',),
     f'{MODELS}.adapters': ('torch', f'{MODELS}.losses'),
     'mmseg_adm.stack': ('packaging',),
+    'mmseg_adm.paths': (),
+    'mmseg_adm.mistakes': (),
 }
 
 

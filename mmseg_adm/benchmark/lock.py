@@ -28,7 +28,7 @@ def locked(folder: Path) -> Iterator[int]:
     folder.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + PATIENCE
     # Not filelock's: it keeps its descriptor to itself, and a release there unlocks the heirs' too.
-    with (folder / 'lock').open('w') as file:
+    with (folder / 'lock').open('a') as file:
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -112,25 +112,49 @@ def read_plan(path: str | Path, processes: int = 1) -> Plan:
     path = Path(path).resolve()
     if not path.is_file():
         raise FileNotFoundError(f'plan not found: {path}')
-    plan = Config.fromfile(path)
-    for key in ('seeds', 'pairs'):
+    plan = read_config(path)
+    expected: dict[str, tuple] = {
+        'seeds': ((list, tuple), '(0, 1, 2)'),
+        'pairs': (Mapping, 'dict(NAME=dict(student=..., teacher=...))'),
+    }
+    for key, (kind, example) in expected.items():
         if not plan.get(key):
-            raise ValueError(f'the plan {path} names no {key}')
+            raise ValueError(f'the plan {path} names no {key}: {key} = {example}')
+        if not isinstance(plan[key], kind):
+            raise ValueError(f'the plan {path}: expected {key} = {example}, got {plan[key]!r}')
+    options = plan.get('cfg_options', {})
+    if not isinstance(options, Mapping):
+        raise ValueError(f'the plan {path}: cfg_options must be a dict by key, got {options!r}')
     cells = [
         cell
         for seed in plan.seeds
         for pair, entries in plan.pairs.items()
-        if seed in _seeds(f"pair '{pair}'", entries, plan.seeds)
+        if seed in _seeds(f"pair '{pair}'", _as_pair(pair, entries), plan.seeds)
         for cell in _cells(plan, path.parent, pair, seed, processes)
     ]
     return Plan(path.stem, tuple(cells), processes)
+
+
+def _as_pair(name: str, entries: object) -> Mapping:
+    if not isinstance(entries, Mapping):
+        raise ValueError(
+            f"pair '{name}' must be a dict of student, teacher and methods, got {entries!r}"
+        )
+    return entries
 
 
 def _cells(plan: Config, folder: Path, pair: str, seed: int, processes: int) -> list[Cell]:
     """One pair's cells with one seed."""
     entries = plan.pairs[pair]
     if unknown := set(entries) - set(PAIR_KEYS):
-        raise ValueError(f"pair '{pair}' has no {', '.join(unknown)}: {PAIR_KEYS}")
+        raise ValueError(
+            f"pair '{pair}' has no {', '.join(sorted(unknown))}: it may have {', '.join(PAIR_KEYS)}"
+        )
+    if not isinstance(entries.get('methods', {}), Mapping):
+        raise ValueError(
+            f"pair '{pair}': methods must be a dict by name, such as methods=dict(adm='adm'), got "
+            f'{entries.methods!r}'
+        )
     for name in (STUDENT, TEACHER):
         if name not in entries:
             raise ValueError(f"pair '{pair}' names no {name}")
@@ -146,7 +170,7 @@ def _cells(plan: Config, folder: Path, pair: str, seed: int, processes: int) -> 
             continue
         source = _source(folder, f'{pair}/{name}', entry, sources)
         options = {**plan.get('cfg_options', {}), 'randomness.seed': seed}
-        options |= entry.get('cfg_options', {})
+        options |= _options(f'{pair}/{name}', entry)
         teacher = next((each.settings for each in cells if each.name == TEACHER), None)
         cells.append(_cell((pair, name, seed), source, options, entry, processes, teacher))
     return cells
@@ -154,11 +178,25 @@ def _cells(plan: Config, folder: Path, pair: str, seed: int, processes: int) -> 
 
 def _entry(name: str, entry: str | Mapping) -> Mapping:
     entry = dict(config=entry) if isinstance(entry, str) else entry
+    if not isinstance(entry, Mapping):
+        raise ValueError(
+            f"cell '{name}' must be a config, or dict(config=..., cfg_options=...), got {entry!r}"
+        )
     if unknown := set(entry) - set(ENTRY_KEYS):
-        raise ValueError(f"cell '{name}' has no {', '.join(sorted(unknown))}: {ENTRY_KEYS}")
+        raise ValueError(
+            f"cell '{name}' has no {', '.join(sorted(unknown))}: it may have "
+            f'{", ".join(ENTRY_KEYS)}'
+        )
     if 'config' not in entry:
         raise ValueError(f"cell '{name}' names no config")
     return entry
+
+
+def _options(name: str, entry: Mapping) -> Mapping:
+    options = entry.get('cfg_options', {})
+    if not isinstance(options, Mapping):
+        raise ValueError(f"cell '{name}': cfg_options must be a dict by key, got {options!r}")
+    return options
 
 
 def _seeds(name: str, entry: Mapping, every: Sequence[int]) -> Sequence[int]:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from mmseg_adm.config import is_average, is_bridge, is_distillation_config
 from mmseg_adm.export import plain_config
+from mmseg_adm.mistakes import building
 from mmseg_adm.models import KnowledgeDistiller
 from mmseg_adm.models.methods import DistillationMethod
 from mmseg_adm.models.step import DistillationStep
@@ -88,13 +89,27 @@ def profile_step(config: Config, rounds: int = 10, warmup: int = 2) -> list[Step
     Raises:
         ValueError: If the config is no distillation config.
     """
+    if not is_distillation_config(config):
+        raise ValueError(
+            f'expected a KnowledgeDistiller, got a {config.model.get("type")}: there is no method '
+            'whose cost could be told'
+        )
+    for path in ('train_dataloader.batch_size', 'model.data_preprocessor.size', 'optim_wrapper'):
+        key, _, option = path.partition('.')
+        value = config.get(key) or {}
+        for part in option.split('.') if option else []:
+            value = (value or {}).get(part)
+        if not value:
+            raise ValueError(f'{config.filename or "the config"} has no {path}, which a step takes')
     init_default_scope(config.get('default_scope', 'mmseg'))
-    model = _distiller(config)
+    with building('model'):
+        model = _distiller(config)
     names = list(model.methods)
     helpers = [name for name, member in config.model.members.items()
                if is_bridge(member or {}) or is_average(member or {})]  # fmt: skip
     model.methods[READER] = _FrozenReader(tuple(model.frozen))
-    wrapper = build_optim_wrapper(model, config.optim_wrapper)
+    with building('optim_wrapper'):
+        wrapper = build_optim_wrapper(model, config.optim_wrapper)
     batch = _random_batch(config, model)
     variants = {'floor': [], **{name: [name] for name in names}}
     if len(names) > 1:
@@ -129,8 +144,6 @@ def profile_step(config: Config, rounds: int = 10, warmup: int = 2) -> list[Step
 
 def _distiller(config: Config) -> KnowledgeDistiller:
     model = MODELS.build(config.model)
-    if not isinstance(model, KnowledgeDistiller):
-        raise ValueError(f'expected a KnowledgeDistiller, got a {type(model).__name__}')
     model.init_weights()
     # A paused member costs what it costs: the steps here train nothing.
     model.pauses_members = True

@@ -3,13 +3,14 @@
 from .difference import check_state_dict
 from .fetching import drop_pretrained, fetch, is_remote, local_path
 from .loaders import install_safe_loading, safe_loading
-from .matching import MemberWeights, member_weights
+from .matching import MemberWeights, check_plain_weights, member_weights
 from .reading import read_checkpoint, trust_checkpoints, weights_of
 from .record import RECORD, sha256_of, weights_record
 
 __all__ = [
     'RECORD',
     'MemberWeights',
+    'check_plain_weights',
     'check_state_dict',
     'drop_pretrained',
     'fetch',

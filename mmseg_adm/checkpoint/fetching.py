@@ -89,8 +89,17 @@ def is_remote(checkpoint: object) -> bool:
 
 
 def local_path(checkpoint: str) -> Path:
-    """The file behind a path, an address or a model-zoo name, downloaded if need be."""
-    return fetch(url_of(checkpoint)) if is_remote(checkpoint) else Path(checkpoint).expanduser()
+    """The file behind a path, an address or a model-zoo name, downloaded if need be.
+
+    Raises:
+        FileNotFoundError: If it cannot be downloaded.
+        ValueError: If it is an address of another kind.
+    """
+    if is_remote(checkpoint):
+        return fetch(url_of(checkpoint))
+    if '://' in str(checkpoint):
+        raise ValueError(f'{checkpoint} cannot be downloaded from here: do so, and give its path')
+    return Path(checkpoint).expanduser()
 
 
 def drop_pretrained(config: dict, remote_only: bool = False) -> None:

@@ -87,6 +87,25 @@ def member_weights(
     )
 
 
+def check_plain_weights(checkpoint: Mapping, network: nn.Module, source: str) -> None:
+    """Refuse a file that does not hold the weights with which a plain segmentor predicts.
+
+    Args:
+        checkpoint: As :func:`read_checkpoint` gives it.
+        network: The segmentor.
+        source: What messages call the file.
+
+    Raises:
+        ValueError: With a short difference. Auxiliary heads don't count: they do not predict.
+    """
+    _, weights = _split(_unwrapped(weights_of(checkpoint, source)), (AUXILIARY_HEAD,))
+    _, expected = _split(network.state_dict(), (AUXILIARY_HEAD,))
+    advice = ''
+    if _held_members(weights):
+        advice = 'It comes from a distillation: test it with the config in its work dir'
+    refuse(difference(expected, weights), network, source, advice)
+
+
 def _unwrapped(weights: Weights) -> Weights:
     """Without the prefix that wrappers put before every name."""
     inner = _split(weights, COUNTERS)[1]

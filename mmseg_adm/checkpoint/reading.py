@@ -12,6 +12,8 @@ import torch
 from mmengine.logging import HistoryBuffer, print_log
 from torch import Tensor
 
+from mmseg_adm.paths import find_checkpoint
+
 from .fetching import is_downloaded
 
 _trusting = False
@@ -54,25 +56,21 @@ def read_checkpoint(path: str | Path, map_location: str | torch.device | None = 
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file holds objects other than weights and MMEngine's records, or
-            is damaged.
+        ValueError: If the file holds objects other than weights and MMEngine's records, is of
+            another format, or damaged, or its state dict is none.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f'checkpoint not found: {path}')
+    path = find_checkpoint(path)
     try:
         with torch.serialization.safe_globals(_safe_globals()):
             checkpoint = torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
-        if not _is_pickle(path):
-            raise ValueError(
-                f'refused to load {path}: it is no PyTorch checkpoint (not a pickle of weights)'
-            ) from None
         checkpoint = _read_trusted(path, map_location, _first_unsafe(str(error)))
     except Exception as error:  # a damaged pickle can fail anywhere in the unpickler
         raise _damaged(path, error) from None
     if not isinstance(checkpoint, dict):
         raise ValueError(f'{path} holds a {type(checkpoint).__name__}, not a state dict')
+    if 'state_dict' in checkpoint:
+        weights_of(checkpoint, str(path))
     if isinstance(checkpoint.get('meta'), dict):
         # MMEngine's resume runs this text as Python.
         checkpoint['meta'].pop('config', None)
@@ -109,12 +107,6 @@ def _read_trusted(path: Path, map_location: str | torch.device | None, needed: s
 def _damaged(path: Path, error: Exception) -> ValueError:
     reason = next(iter(str(error).splitlines()), type(error).__name__)
     return ValueError(f'{path} is damaged or truncated ({reason}). Copy or download it again')
-
-
-def _is_pickle(path: Path) -> bool:
-    """Whether a file begins as PyTorch's do: a zip archive, or in the old format a pickle."""
-    with path.open('rb') as file:
-        return file.read(2).startswith((b'PK', b'\x80'))
 
 
 def _first_unsafe(message: str) -> str:

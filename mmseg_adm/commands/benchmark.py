@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .flags import at_least_one
+from mmseg_adm.paths import check_folder
+
+from .flags import at_least_one, path
 from .quiet import log_only
 
 if TYPE_CHECKING:
@@ -16,12 +18,21 @@ if TYPE_CHECKING:
     from mmseg_adm.benchmark.plan import Cell
 
 
+# The beginning of a table's first line, by which it is known again.
+HEADER = '<!-- mmseg-adm benchmark'
+
+
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The plan, and with what it is run."""
-    parser.add_argument('plan', help='plan file path, such as benchmarks/camvid_full.py')
-    parser.add_argument('--work-dir', help='where trainings write; by default work_dirs/<plan>')
+    parser.add_argument(
+        'plan', type=path, help='plan file path, such as benchmarks/camvid_full.py'
+    )
+    parser.add_argument(
+        '--work-dir', type=path, help='where trainings write; by default work_dirs/<plan>'
+    )
     parser.add_argument(
         '--results',
+        type=path,
         help='folder of raw lines, table and pictures; by default results/ beside the plan',
     )
     parser.add_argument('--jobs', type=at_least_one, default=1, help='trainings at a time')
@@ -29,6 +40,27 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--report', action='store_true', help='only write table and pictures of what has run'
     )
+
+
+def check(args: argparse.Namespace) -> None:
+    """Refuse a plan that is not there, and folders that cannot be written into."""
+    plan = Path(args.plan).resolve()
+    if not plan.is_file():
+        what = (
+            f'{plan} is a folder: name a plan in it' if plan.is_dir() else f'plan not found: {plan}'
+        )
+        raise FileNotFoundError(what)
+    check_folder('--results', _results_folder(args))
+    if not args.report:
+        check_folder('--work-dir', _work_dir(args))
+
+
+def _results_folder(args: argparse.Namespace) -> Path:
+    return Path(args.results or Path(args.plan).resolve().parent / 'results')
+
+
+def _work_dir(args: argparse.Namespace) -> Path:
+    return Path(args.work_dir or Path('work_dirs') / Path(args.plan).stem)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -41,31 +73,46 @@ def run(args: argparse.Namespace) -> int:
     # MMEngine reports each variable of the environment that a config reads.
     log_only('WARNING')
     plan = read_plan(args.plan, args.gpus)
-    folder = Path(args.results or Path(args.plan).resolve().parent / 'results')
+    folder = _results_folder(args)
+    table = folder / f'{plan.name}.md'
+    check_own_table(table)
     results = Results(folder / f'{plan.name}.jsonl')
     if not args.report:
-        work_dir = Path(args.work_dir or Path('work_dirs') / plan.name).resolve()
         try:
-            train_cells(plan, results, work_dir, args.jobs)
+            train_cells(plan, results, _work_dir(args).resolve(), args.jobs)
         except KeyboardInterrupt:
             raise KeyboardInterrupt('; the same command goes on with what is left') from None
 
     summary = Summary(plan, results)
     folder.mkdir(parents=True, exist_ok=True)
-    text = [f'<!-- mmseg-adm benchmark {args.plan} -->']
+    text = [f'{HEADER} {args.plan} -->']
     for pair in plan.pairs:
         text += [f'### {pair}', markdown_table(summary, pair)]
         draw_figures(summary, pair, folder, plan.name)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f'{plan.name}.md').write_text('\n\n'.join(text) + '\n')
+    table.write_text('\n\n'.join(text) + '\n')
     print('\n\n'.join(text[1:]))
-    print(f'\nwrote {folder / plan.name}.md, pictures beside it')
+    print(f'\nwrote {table}, pictures beside it')
     failed = [cell.key for cell in plan.cells if (line := results.of(cell))
               and line['status'] == 'failed']  # fmt: skip
     if failed:
         print(f'failed: {", ".join(failed)}; their logs are named in {results.path}',
               file=sys.stderr)  # fmt: skip
     return 1 if failed else 0
+
+
+def check_own_table(table: Path) -> None:
+    """Refuse to replace what no benchmark has written.
+
+    Raises:
+        ValueError: With the path.
+    """
+    own = table.is_file() and table.read_text('utf-8', 'replace').startswith(HEADER)
+    if table.exists() and not own:
+        raise ValueError(
+            f'{table} is there, and no benchmark has written it: choose another --results folder, '
+            'or move it'
+        )
 
 
 def train_cells(plan: Plan, results: Results, work_dir: Path, jobs: int) -> None:

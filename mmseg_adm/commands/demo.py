@@ -12,7 +12,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .flags import add_cfg_options
+from mmseg_adm.paths import check_folder
+
+from .flags import add_cfg_options, path
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,9 +24,15 @@ CONFIG = 'mmseg_adm::adm/adm_pspnet_r18-w32-d8_pspnet_r18-w16-d8_1xb8-demo_synth
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Where it writes, and overrides."""
-    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/demo'))
-    parser.add_argument('--data-root', type=Path, default=Path('data/synthetic_city'))
+    parser.add_argument('--work-dir', type=path, default='work_dirs/demo')
+    parser.add_argument('--data-root', type=path, default='data/synthetic_city')
     add_cfg_options(parser, 'passed on to the training')
+
+
+def check(args: argparse.Namespace) -> None:
+    """Refuse folders that cannot be written into."""
+    check_folder('--work-dir', args.work_dir)
+    check_folder('--data-root', args.data_root)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -33,22 +41,28 @@ def run(args: argparse.Namespace) -> int:
 
     from mmseg_adm.datasets.synthetic_city import write_synthetic_city
 
-    write_synthetic_city(args.data_root, num_train=240, num_val=48, size=(128, 256), seed=0)
-    print(f'Data: {args.data_root}, drawn in the layout of Cityscapes')
-    os.environ['SYNTHETIC_CITY_ROOT'] = str(args.data_root.resolve())
+    from .flags import options_of
+    from .launch import load_config
+
+    # What the training would refuse is refused before its data are drawn.
+    load_config(CONFIG, options_of(args.cfg_options))
+    work_dir, data_root = Path(args.work_dir), Path(args.data_root)
+    write_synthetic_city(data_root, num_train=240, num_val=48, size=(128, 256), seed=0)
+    print(f'Data: {data_root}, drawn in the layout of Cityscapes')
+    os.environ['SYNTHETIC_CITY_ROOT'] = str(data_root.resolve())
 
     options = ['default_hooks.pictures.indices=[0,1,2]', *args.cfg_options]
     started = time.time()
-    if status := _run('train', CONFIG, '--work-dir', args.work_dir, '--cfg-options', *options):
+    if status := _run('train', CONFIG, '--work-dir', work_dir, '--cfg-options', *options):
         return status
     minutes = (time.time() - started) / 60
-    config = args.work_dir / CONFIG.rpartition('/')[2]
-    checkpoint = Path((args.work_dir / 'last_checkpoint').read_text())
-    student = args.work_dir / 'export' / 'student.pth'
+    config = work_dir / CONFIG.rpartition('/')[2]
+    checkpoint = Path((work_dir / 'last_checkpoint').read_text())
+    student = work_dir / 'export' / 'student.pth'
     for command in (('test', config, checkpoint), ('export', config, checkpoint, '--out', student)):
         if status := _run(*command):
             return status
-    Console().print(closing_table(args.work_dir, student, minutes))
+    Console().print(closing_table(work_dir, student, minutes))
     return 0
 
 

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .flags import add_config_flags, config_of
+from mmseg_adm.paths import check_folder
+
+from .flags import add_config_flags, at_least_one, check_checkpoint, check_config, config_of, path
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -19,24 +21,36 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """What, in which format, and where to."""
     add_config_flags(parser)
     parser.add_argument(
-        'checkpoint', help='of the distiller; with --onnx also a plain one with a plain config'
+        'checkpoint',
+        type=path,
+        help='of the distiller; with --onnx also a plain one with a plain config',
     )
-    parser.add_argument('--out', help='path of the file; by default in export/ by the checkpoint')
+    parser.add_argument(
+        '--out', type=path, help='path of the file; by default in export/ by the checkpoint'
+    )
     parser.add_argument('--member', help='by default the member that is deployed')
     parser.add_argument(
         '--onnx', action='store_true', help='as ONNX, compared with PyTorch before it is written'
     )
     parser.add_argument(
-        '--shape', nargs=2, type=int, metavar=('HEIGHT', 'WIDTH'),
+        '--shape', nargs=2, type=at_least_one, metavar=('HEIGHT', 'WIDTH'),
         help='with --onnx: take images of this size alone; by default of any, which not every '
         'network can',
     )  # fmt: skip
 
 
-def run(args: argparse.Namespace) -> None:
-    """Run the command."""
+def check(args: argparse.Namespace) -> None:
+    """Refuse what the flags alone tell."""
     if args.shape and not args.onnx:
         raise ValueError('--shape belongs to --onnx: a plain network takes images of any size')
+    check_config(args)
+    check_checkpoint(args.checkpoint)
+    if args.out:
+        check_folder('--out', Path(args.out).parent)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run the command."""
     config = config_of(args)
     if not args.onnx:
         written = export_student(
@@ -66,7 +80,7 @@ def export_student(
 
     Args:
         config: The distillation config, its path or its name; best the one in the work dir.
-        checkpoint: Of the distiller.
+        checkpoint: Of the distiller: a path, or an address.
         out: Path of the weights (.pth); the config goes beside them (.py). By default
             ``export/<member>_<checkpoint>`` beside the checkpoint.
         member: By default the one that is deployed.
@@ -77,15 +91,17 @@ def export_student(
 
     Raises:
         FileNotFoundError: If config or checkpoint is not there.
-        ValueError: If there is no such member, or ``out`` is a file of a training.
+        ValueError: If there is no such member, or ``out``, or the config beside it, is there and
+            no export has written it.
     """
+    from mmseg_adm.checkpoint import local_path
     from mmseg_adm.export import export_member
 
     from .launch import load_config
 
     config = load_config(config, trust_checkpoint=trust_checkpoint)
-    target = _target(config, Path(checkpoint), out, member, '.pth')
-    return export_member(config, checkpoint, target, member)
+    target = _target(config, str(checkpoint), out, member, '.pth')
+    return export_member(config, local_path(str(checkpoint)), target, member)
 
 
 def export_onnx(
@@ -96,37 +112,39 @@ def export_onnx(
     shape: Sequence[int] | None,
 ) -> OnnxExport:
     """Write one network as ONNX; where to as :func:`export_student` does."""
+    from mmseg_adm.checkpoint import local_path
     from mmseg_adm.export.onnx import export_onnx as write
 
-    target = _target(config, Path(checkpoint), out, member, '.onnx')
-    return write(config, checkpoint, target, member, shape)
+    target = _target(config, str(checkpoint), out, member, '.onnx')
+    return write(config, local_path(str(checkpoint)), target, member, shape)
 
 
 def _target(
-    config: Config, checkpoint: Path, out: str | Path | None, member: str | None, suffix: str
+    config: Config, checkpoint: str, out: str | Path | None, member: str | None, suffix: str
 ) -> Path:
     """Where an export goes.
 
     Raises:
-        ValueError: If it is a folder, or what is there is exported from or a training's.
+        ValueError: If it is a folder, or what is exported from.
+        OSError: If it cannot be written, or something is there that no export has written.
     """
+    from mmseg_adm.checkpoint import is_remote
     from mmseg_adm.config import is_distillation_config
+    from mmseg_adm.export import check_target, with_ending
 
-    if out is None:
+    sources = [Path(config.filename)] if config.filename else []
+    if not is_remote(checkpoint):
+        sources.append(Path(checkpoint))
+    if out is not None:
+        if Path(out).is_dir() or str(out).endswith('/'):
+            raise ValueError(f'{out} is a folder: --out is the path of a file')
+        target = with_ending(out, suffix)
+    elif is_remote(checkpoint):
+        raise ValueError(f'{checkpoint} has no folder to export into: name a file with --out')
+    else:
         plain = not is_distillation_config(config)
         name = '' if plain else f'{member or config.model.get("student", "student")}_'
-        return checkpoint.parent / 'export' / f'{name}{checkpoint.stem}{suffix}'
-    if Path(out).is_dir() or str(out).endswith('/'):
-        raise ValueError(f'{out} is a folder: --out is the path of a file')
-    # Not with_suffix: student_v1.0 holds a dot.
-    target = Path(out if str(out).endswith(suffix) else f'{out}{suffix}')
-    sources = [checkpoint, *([Path(config.filename)] if config.filename else [])]
-    for path in (target, target.with_suffix('.py'))[: 1 if suffix == '.onnx' else 2]:
-        if path.resolve() in [source.resolve() for source in sources]:
-            raise ValueError(f'{path} is what is exported from: choose another --out')
-        if path.exists() and (path.parent / 'last_checkpoint').exists():
-            raise ValueError(
-                f'{path} is there, among the files of a training, which exports leave as they '
-                'are: choose another --out'
-            )
+        target = sources[-1].parent / 'export' / f'{name}{sources[-1].stem}{suffix}'
+    check_folder('--out', target.parent)
+    check_target(target, sources)
     return target

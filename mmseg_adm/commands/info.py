@@ -17,6 +17,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """None."""
 
 
+def check(args: argparse.Namespace) -> None:
+    """Nothing."""
+
+
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
     for name, value in facts().items():

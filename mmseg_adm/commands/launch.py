@@ -11,12 +11,30 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import barrier, is_distributed, master_only
 from mmengine.logging import print_log
+from mmengine.runner import BaseLoop, Runner
+from mmseg.models import BaseSegmentor
 
-from mmseg_adm.checkpoint import install_safe_loading, trust_checkpoints
-from mmseg_adm.config import drop_downloads, read_config, resolve_config
+from mmseg_adm.checkpoint import (
+    check_plain_weights,
+    install_safe_loading,
+    trust_checkpoints,
+)
+from mmseg_adm.config import (
+    check_metrics,
+    check_monitored,
+    check_registered,
+    drop_downloads,
+    read_config,
+    resolve_config,
+)
+from mmseg_adm.datasets.checks import check_data_paths
 from mmseg_adm.engine import QuietRunner
+from mmseg_adm.engine.unwrap import unwrapped
+from mmseg_adm.mistakes import described
+from mmseg_adm.paths import check_folder, find_checkpoint
 
-from .main import MISTAKES
+# What a run on a data set takes beside it and its loop.
+NEEDED = {'train': ('optim_wrapper',), 'test': ('test_evaluator',)}
 
 CHANNELS_LAST = 'mmseg_adm.ChannelsLastHook'
 
@@ -50,7 +68,9 @@ def load_config(
 
 
 def prepare_runner(
-    config: Config, work_dir: str | Path | None = None, launcher: str = 'none'
+    config: Config,
+    work_dir: str | Path | None = None,
+    launcher: str = 'none',
 ) -> None:
     """Say where a run writes and how it is launched, and fit it to this machine, in place.
 
@@ -73,6 +93,68 @@ def prepare_runner(
     fit_to_machine(config)
     if launcher != 'none':
         _prepare_distributed(config, launcher)
+
+
+def check_run(config: Config, splits: tuple[str, ...] = ('train', 'val')) -> None:
+    """Refuse what can be refused of a prepared run without building anything.
+
+    Args:
+        config: Of the run.
+        splits: Which of its data sets it uses, the first one in any case.
+
+    Raises:
+        ValueError: If a setting is missing, a type, an option or a metric is not there, or the run
+            would replace a config of the user's.
+        OSError: If nothing can be written into the work dir, or data or a checkpoint are not there.
+    """
+    check_folder('the work dir', config.work_dir)
+    if 'train' in splits:
+        check_own_config(config)
+    for key in (f'{splits[0]}_dataloader', f'{splits[0]}_cfg', *NEEDED[splits[0]]):
+        if not config.get(key):
+            raise ValueError(f'{config.filename or "the config"} has no {key}: nothing to run')
+    check_registered(config, splits)
+    check_metrics(config, splits)
+    if 'val' in splits:
+        check_monitored(config)
+    check_data_paths(config, splits)
+    check_local_checkpoints(config)
+
+
+def check_own_config(config: Config) -> None:
+    """Refuse to write the config of a training in the place of one that is a user's.
+
+    Raises:
+        ValueError: With the path.
+    """
+    if config.filename is None:
+        return  # It is called by the time.
+    folder = Path(config.work_dir)
+    path = folder / Path(config.filename).name
+    # What a training leaves.
+    traces = ('last_checkpoint', '*.pth', '*/vis_data')
+    if path.exists() and not any(next(folder.glob(trace), None) for trace in traces):
+        raise ValueError(
+            f'{path} is there, and no training has written it: this one would put its own config '
+            'in the place. Choose another --work-dir'
+        )
+
+
+def check_local_checkpoints(config: Config) -> None:
+    """Refuse files that a run starts from and that are not there.
+
+    Raises:
+        FileNotFoundError: With the setting.
+    """
+    members = config.model.get('members') or {}
+    sources = {f"member '{name}': ": (member or {}).get('checkpoint')
+               for name, member in members.items()}  # fmt: skip
+    for of, source in {**sources, '': config.get('load_from')}.items():
+        if source and '://' not in str(source):
+            try:
+                find_checkpoint(source)
+            except FileNotFoundError as error:
+                raise FileNotFoundError(f'{of}{error}') from None
 
 
 def fit_to_machine(config: Config) -> None:
@@ -168,37 +250,70 @@ def enable_channels_last(config: Config) -> None:
         config.custom_hooks = [*hooks, dict(type=CHANNELS_LAST)]
 
 
-def never() -> bool:
-    """Of a run whose start is all that is looked at."""
-    return False
-
-
 @contextmanager
-def kept_if_started(folder: str | Path, started: Callable[[], bool] = never) -> Iterator[None]:
-    """Leave no new folder behind of what was refused before it did anything.
+def kept_if_started(config: Config, runner: Callable[[], Runner | None]) -> Iterator[None]:
+    """Leave nothing behind of a run that was refused before its first iteration.
 
     Args:
-        folder: The work dir that the block makes.
-        started: Whether it has done something worth keeping; asked after a mistake.
+        config: Of the run.
+        runner: What the block has built so far.
+
+    Raises:
+        ValueError: In place of what else the block raises before that: it comes from a config
+            that does not fit.
     """
-    folder = Path(folder).absolute()
+    folder = Path(config.work_dir).absolute()
     new = [path for path in (folder, *folder.parents) if not path.exists()]
+    written = folder / Path(config.filename or 'config.py').name
+    before = written.read_bytes() if written.is_file() else None
     try:
         yield
-    except (*MISTAKES, KeyError) as error:
-        if new and not started():
+    except Exception as error:
+        refused = runner()
+        if refused is not None and _iterations_of(refused) > 0:
+            raise
+        if new:
             shutil.rmtree(folder, ignore_errors=True)
             for parent in new[1:]:
                 with suppress(OSError):  # others have begun to write into it
                     parent.rmdir()
-        if isinstance(error, KeyError) and 'registry' in str(error):
-            # MMEngine's word for a type that is not there, such as a misspelled hook.
-            raise ValueError(error.args[0]) from error
-        raise
+        elif refused is not None:
+            # Others may run in this folder, and write into it.
+            shutil.rmtree(refused.log_dir, ignore_errors=True)
+            _restore(written, before)
+        if isinstance(error, (ValueError, OSError)):
+            raise
+        text = f'the run could not start: {described(error)} (--debug shows where)'
+        raise ValueError(text) from error
+
+
+def _iterations_of(runner: Runner) -> int:
+    # Not Runner.iter, which builds the loop if it could not be built.
+    loop = runner._train_loop
+    return loop.iter if isinstance(loop, BaseLoop) else 0
+
+
+def _restore(path: Path, content: bytes | None) -> None:
+    """Have a file as it was before."""
+    if content is None:
+        path.unlink(missing_ok=True)
+    elif path.read_bytes() != content:
+        path.write_bytes(content)
 
 
 class EvaluationRunner(QuietRunner):
     """A runner that keeps its config beside its log: the one in a work dir is a training's."""
+
+    def load_checkpoint(self, filename: str, *args, **kwargs) -> dict:
+        """Load weights, and refuse those that do not fit a plain segmentor.
+
+        A distiller refuses them itself; MMEngine would leave weights as they are drawn, and log it.
+        """
+        checkpoint = super().load_checkpoint(filename, *args, **kwargs)
+        model = unwrapped(self)
+        if isinstance(model, BaseSegmentor):
+            check_plain_weights(checkpoint, model, filename)
+        return checkpoint
 
     @master_only
     def dump_config(self) -> None:

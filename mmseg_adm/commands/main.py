@@ -32,7 +32,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Read a command line; ``run`` of what it returns is the command.
+    """Read a command line; ``check`` and ``run`` of what it returns are the command.
 
     Raises:
         ValueError: If there is no such command or flag.
@@ -52,7 +52,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         command.add_argument(
             '--debug', action='store_true', help=f'show where a mistake was found; as {DEBUG}=1'
         )
-        command.set_defaults(run=module.run, argv=list(argv), parser=command)
+        command.set_defaults(check=module.check, run=module.run, argv=list(argv), parser=command)
     args, unknown = parser.parse_known_args(argv)
     if unknown:
         args.parser.error(f'unrecognized arguments: {" ".join(unknown)}')
@@ -72,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     try:
         args = parse(argv or ['--help'])
+        args.check(args)
         from .quiet import silence_third_parties
 
         silence_third_parties()

@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import argparse
 
-from .flags import add_config_flags, config_of
+from .flags import add_config_flags, check_config, config_of
 from .quiet import log_only
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """A config, or a pair."""
     add_config_flags(parser, pairs=True)
+
+
+def check(args: argparse.Namespace) -> None:
+    """Refuse what the flags alone tell."""
+    check_config(args)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from .flags import add_config_flags, at_least_one, config_of
+from .flags import add_config_flags, at_least_one, check_config, config_of
 from .quiet import log_only
 
 if TYPE_CHECKING:
@@ -32,11 +32,17 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def check(args: argparse.Namespace) -> None:
+    """Refuse what the flags alone tell."""
+    check_config(args)
+
+
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
     from rich.console import Console
 
     from mmseg_adm.benchmark.profiling import profile_step
+    from mmseg_adm.config import check_registered
 
     from .launch import fit_to_machine
 
@@ -46,6 +52,7 @@ def run(args: argparse.Namespace) -> None:
         Console(width=140).print(table_of_all(args))
         return
     config = config_of(args)
+    check_registered(config, ('train',))
     fit_to_machine(config)
     Console(width=110).print(table_of_one(profile_step(config, args.rounds)))
 

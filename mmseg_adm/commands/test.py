@@ -8,7 +8,17 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .flags import add_config_flags, add_runner_flags, config_of
+from mmseg_adm.paths import check_empty_folder, check_folder
+
+from .flags import (
+    add_config_flags,
+    add_runner_flags,
+    check_checkpoint,
+    check_config,
+    config_of,
+    path,
+    seconds,
+)
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -17,27 +27,39 @@ if TYPE_CHECKING:
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Those of MMSegmentation's, and ``--member``."""
     add_config_flags(parser)
-    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('checkpoint', type=path, help='checkpoint file')
     add_runner_flags(
         parser, "where log and metrics go, into a new folder; by default test/ in the training's"
     )
     parser.add_argument(
         '--member', default='all', help='whose predictions: a name, or all (default)'
     )
-    parser.add_argument('--out', help='directory for the predicted label maps (one per member)')
+    parser.add_argument(
+        '--out', type=path, help='new directory for the predicted label maps (one per member)'
+    )
     parser.add_argument('--show', action='store_true', help='show prediction results')
-    parser.add_argument('--show-dir', help='directory for painted images (one per member)')
-    parser.add_argument('--wait-time', type=float, default=2, help='the interval of show (s)')
+    parser.add_argument(
+        '--show-dir', type=path, help='new directory for painted images (one per member)'
+    )
+    parser.add_argument('--wait-time', type=seconds, default=2, help='the interval of show (s)')
     parser.add_argument('--tta', action='store_true', help='test time augmentation')
+
+
+def check(args: argparse.Namespace) -> None:
+    """Refuse what the flags alone tell."""
+    check_config(args)
+    check_checkpoint(args.checkpoint)
+    for flag in ('work_dir', 'out', 'show_dir'):
+        if folder := getattr(args, flag):
+            check_folder(f'--{flag.replace("_", "-")}', folder)
 
 
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     from mmseg_adm.config import is_distillation_config
-    from mmseg_adm.datasets.checks import check_data_paths
 
-    from .launch import leave_process_group, prepare_runner
+    from .launch import check_run, leave_process_group, prepare_runner
 
     config = config_of(args)
     distiller = is_distillation_config(config)
@@ -48,7 +70,12 @@ def run(args: argparse.Namespace) -> None:
             if distiller
             else f"--member '{args.member}': this config is a plain {config.model.type}"
         )
+    if args.tta and not (config.get('tta_pipeline') and config.get('tta_model')):
+        raise ValueError('--tta needs tta_pipeline and tta_model in the config')
+    evaluated = members if args.member == 'all' else [args.member]
+    _check_outputs(args, evaluated if distiller else [''])
     prepare_runner(config, args.work_dir, args.launcher)
+    check_run(config, splits=('test',))
     if args.work_dir is None:
         config.work_dir = str(Path(config.work_dir) / 'test')
     config.load_from = args.checkpoint
@@ -56,18 +83,25 @@ def run(args: argparse.Namespace) -> None:
     if args.show or args.show_dir:
         draw_predictions(config, args)
     if args.out is not None:
-        config.test_evaluator['output_dir'] = args.out
-        config.test_evaluator['keep_results'] = True
-    check_data_paths(config, splits=('test',))
+        for evaluator in _evaluators(config):
+            evaluator['output_dir'] = args.out
+            evaluator['keep_results'] = True
 
     one_at_a_time = bool(args.tta or args.show or args.show_dir)
     if not distiller or (args.member == 'all' and not one_at_a_time):
         test(config, args.tta)
     else:
         # Test-time augmentation and painting work on the predictions of one network.
-        for member in members if args.member == 'all' else [args.member]:
+        for member in evaluated:
             test(only_member(config, member), args.tta)
     leave_process_group()
+
+
+def _check_outputs(args: argparse.Namespace, members: list[str]) -> None:
+    """Refuse to write pictures among those of somebody else, which may have the same names."""
+    for flag, folder in (('--out', args.out), ('--show-dir', args.show_dir)):
+        for member in members if folder else []:
+            check_empty_folder(flag, Path(folder) / member)
 
 
 def only_member(config: Config, member: str) -> Config:
@@ -75,9 +109,10 @@ def only_member(config: Config, member: str) -> Config:
     config = copy.deepcopy(config)
     config.model.student = member
     config.test_cfg = dict(type='TestLoop')
-    config.test_evaluator['prefix'] = member
-    if config.test_evaluator.get('output_dir'):
-        config.test_evaluator['output_dir'] += f'/{member}'
+    for evaluator in _evaluators(config):
+        evaluator['prefix'] = member
+        if evaluator.get('output_dir'):
+            evaluator['output_dir'] += f'/{member}'
     # MMEngine keeps the visualizer of a name for the whole process.
     config.visualizer['name'] += f'_{member}'
     if config.visualizer.get('save_dir'):
@@ -85,9 +120,23 @@ def only_member(config: Config, member: str) -> Config:
     return config
 
 
+def _evaluators(config: Config) -> list:
+    given = config.test_evaluator
+    return given if isinstance(given, list) else [given]
+
+
 def draw_predictions(config: Config, args: argparse.Namespace) -> None:
-    """Turn on mmseg's painted images."""
-    hook = config.default_hooks.visualization
+    """Turn on mmseg's painted images.
+
+    Raises:
+        ValueError: If the config has nothing to paint with.
+    """
+    hook = (config.get('default_hooks') or {}).get('visualization')
+    if not hook or not config.get('visualizer'):
+        raise ValueError(
+            '--show and --show-dir need a visualizer and default_hooks=dict(visualization=dict('
+            "type='SegVisualizationHook')) in the config"
+        )
     hook.draw = True
     hook.interval = 1
     if args.show:
@@ -105,7 +154,8 @@ def test(config: Config, tta: bool) -> None:
         config.test_dataloader.dataset.pipeline = config.tta_pipeline
         config.tta_model.module = config.model
         config.model = config.tta_model
-    with kept_if_started(config.work_dir):
+    runner = None
+    with kept_if_started(config, lambda: runner):
         runner = EvaluationRunner.from_cfg(config)
         # Weights that are not there, or of another network, are found here.
         runner.load_or_resume()

@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .flags import add_config_flags, add_runner_flags, config_of
+from mmseg_adm.paths import check_folder
+
+from .flags import add_config_flags, add_runner_flags, check_config, config_of
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -37,6 +39,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--skip-preflight', action='store_true', help='start without looking at the run first'
     )
+
+
+def check(args: argparse.Namespace) -> None:
+    """Refuse what the flags alone tell."""
+    check_config(args)
+    if args.work_dir:
+        check_folder('--work-dir', args.work_dir)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -97,10 +106,10 @@ def train(
     """
     from mmengine.dist import is_distributed
 
-    from mmseg_adm.datasets.checks import check_data_paths
     from mmseg_adm.engine import QuietRunner
 
     from .launch import (
+        check_run,
         enable_amp,
         enable_channels_last,
         kept_if_started,
@@ -112,6 +121,7 @@ def train(
     config = load_config(config, cfg_options, pretrained, trust_checkpoint)
     opened_before = is_distributed()
     prepare_runner(config, work_dir, launcher)
+    check_run(config)
     if amp:
         enable_amp(config)
     if channels_last:
@@ -120,10 +130,9 @@ def train(
     if hook and not preflight:
         hook.enabled = False
     config.resume = resume
-    check_data_paths(config)
     runner = None
     try:
-        with kept_if_started(config.work_dir, lambda: runner is not None and runner.iter > 0):
+        with kept_if_started(config, lambda: runner):
             runner = QuietRunner.from_cfg(config)
             runner.train()
     except KeyboardInterrupt:

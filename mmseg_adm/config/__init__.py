@@ -2,15 +2,18 @@
 
 from .kinds import is_average, is_bridge, is_distillation_config
 from .members import resolve_config, resolve_members
-from .names import configs_of, find_config, install_config_names, read_config
+from .monitored import check_metrics, check_monitored
+from .names import install_config_names, read_config
 from .pairing import pair, paired_name
 from .pretrained import drop_downloads
 from .recipes import listed_recipes, recipe_of, recipes, wants_trained_teacher
+from .registered import check_registered
 
 __all__ = [
-    'configs_of',
+    'check_metrics',
+    'check_monitored',
+    'check_registered',
     'drop_downloads',
-    'find_config',
     'install_config_names',
     'is_average',
     'is_bridge',

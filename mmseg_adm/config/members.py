@@ -7,8 +7,11 @@ from collections.abc import Mapping
 
 from mmengine.config import Config, ConfigDict
 
+from mmseg_adm.mistakes import words_of
+
 from .imports import joined_imports
 from .names import read_config
+from .structure import check_structure
 
 # Ours beside the keys of a plain segmentor.
 MEMBER_OPTIONS = ('frozen', 'checkpoint')
@@ -40,10 +43,10 @@ def resolve_config(config: Config, options: Mapping | None = None) -> Config:
 
     Raises:
         FileNotFoundError: As :func:`resolve_members`.
-        ValueError: If there is no model, or an override does not fit.
+        ValueError: If an override does not fit, or as :func:`~.structure.check_structure`.
     """
     config = copy.deepcopy(config)
-    _check_model(config)
+    check_structure(config)
     members = config.model.get('members') or {}
     for name, member in members.items():
         if isinstance(member, str):
@@ -52,8 +55,8 @@ def resolve_config(config: Config, options: Mapping | None = None) -> Config:
         config.merge_from_dict(dict(options or {}))
     except (KeyError, TypeError, AssertionError) as error:
         # An index that a list does not have, a key below what is no dict.
-        raise ValueError(f'the overrides do not fit the config: {error.args[0]}') from error
-    _check_model(config)
+        raise ValueError(f'the overrides do not fit the config: {words_of(error)}') from error
+    check_structure(config)
     if not members:
         return config
     named = [_as_dict(member) for member in config.model.members.values() if member]
@@ -62,13 +65,6 @@ def resolve_config(config: Config, options: Mapping | None = None) -> Config:
         config.custom_imports = imports
     config.model.members = resolve_members(config.model)
     return config
-
-
-def _check_model(config: Config) -> None:
-    if not isinstance(config.get('model'), Mapping):
-        raise ValueError(
-            f'{config.filename or "the config"} has no model: is it a part of other configs?'
-        )
 
 
 def _as_dict(member: str | Mapping) -> dict:

@@ -2,70 +2,32 @@
 
 from __future__ import annotations
 
-import difflib
-from importlib.util import find_spec
+from collections.abc import Callable
+from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 
+from mmseg_adm.mistakes import described
+from mmseg_adm.paths import PACKAGES, find_config
+
 from .imports import first_cause
-
-PACKAGES = ('mmseg', 'mmseg_adm')
-
-
-def configs_of(package: str) -> Path:
-    """The folder of a package's configs: as installed with it, or as in its repository.
-
-    Raises:
-        FileNotFoundError: If it came without configs.
-    """
-    spec = find_spec(package)
-    if spec is None or spec.origin is None:
-        raise FileNotFoundError(f'{package} is not installed')
-    root = Path(spec.origin).parent
-    folders = (root / '.mim' / 'configs', root.parent / 'configs')
-    for folder in folders:
-        if folder.is_dir():
-            return folder
-    raise FileNotFoundError(
-        f'{package} is installed without its configs, sought in {folders[0]} and {folders[1]}'
-    )
-
-
-def find_config(name: str | Path) -> Path:
-    """The file behind a path, or behind a name such as ``mmseg::pspnet/pspnet_r18-d8_....py``.
-
-    MMEngine resolves such names for a distribution that is called mmsegmentation, and there
-    with a module that Python no longer has; here every distribution will do.
-
-    Raises:
-        FileNotFoundError: If there is no such file; for a name with the nearest ones.
-    """
-    package, separator, path = str(name).partition('::')
-    if not separator:
-        if not Path(name).is_file():
-            raise FileNotFoundError(f'config not found: {name}')
-        return Path(name)
-    if package not in PACKAGES:
-        raise FileNotFoundError(f"'{name}': configs have names in {', '.join(PACKAGES)} only")
-    folder = configs_of(package)
-    path = path if path.endswith('.py') else f'{path}.py'
-    if not (folder / path).is_file():
-        known = [str(each.relative_to(folder)) for each in folder.glob('[!_]*/*.py')]
-        near = difflib.get_close_matches(path, known, n=3, cutoff=0.3)
-        raise FileNotFoundError(
-            f"{package} has no config '{path}'. Nearest: {', '.join(near) or 'none'}"
-        )
-    return folder / path
 
 
 def install_config_names() -> None:
-    """Let ``_base_`` of every config that MMEngine reads in this process name those configs."""
+    """Let ``_base_`` of every config that MMEngine reads in this process name those configs.
+
+    And have it say which file cannot be read, where one inherits from another, and which of them
+    inherit from each other: it would read those until Python stops it, for seconds.
+    """
     own = Config._get_cfg_path
     if getattr(own, 'knows_names', False):
         return
 
     def get_cfg_path(cfg_path: str, filename: str) -> tuple[str, str | None]:
+        if not isinstance(cfg_path, str):
+            raise ValueError(f'_base_ must be a path, a name, or a list of them, got {cfg_path!r}')
         if cfg_path.partition('::')[0] in PACKAGES and '::' in cfg_path:
             # Without a scope: that would rewrite the types of what it inherits.
             return str(find_config(cfg_path)), None
@@ -73,6 +35,33 @@ def install_config_names() -> None:
 
     get_cfg_path.knows_names = True  # type: ignore[attr-defined]
     Config._get_cfg_path = staticmethod(get_cfg_path)
+    Config._file2dict = staticmethod(_naming(Config._file2dict))
+
+
+def _naming(read: Callable[..., tuple]) -> Callable[..., tuple]:
+    """MMEngine's reader of one file and, through itself, of those that it inherits from."""
+    # Of each thread: a benchmark reads in several.
+    reading: ContextVar[tuple[Path, ...]] = ContextVar('reading', default=())
+
+    def file2dict(filename: str, *args: Any, **kwargs: Any) -> tuple:
+        path, inheriting = Path(filename).resolve(), reading.get()
+        if path in inheriting:
+            circle = [*inheriting[inheriting.index(path) :], path]
+            raise ValueError(
+                f'its _base_ leads back to itself, {" -> ".join(each.name for each in circle)}: '
+                'remove one of them'
+            )
+        token = reading.set((*inheriting, path))
+        try:
+            return read(filename, *args, **kwargs)
+        except Exception as error:
+            if not hasattr(error, 'config_file'):
+                error.config_file = path  # type: ignore[attr-defined]
+            raise
+        finally:
+            reading.reset(token)
+
+    return file2dict
 
 
 def read_config(name: str | Path) -> Config:
@@ -91,6 +80,19 @@ def read_config(name: str | Path) -> Config:
             f'{name} cannot be read, because of what it imports: {first_cause(error)}. Install '
             'that, or choose a network that does without'
         ) from error
-    except (SyntaxError, NameError, KeyError, OSError) as error:
+    except Exception as error:  # a config is a program, and may raise anything
         kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
-        raise kind(f'{name} cannot be read: {type(error).__name__}: {error}') from error
+        raise kind(f'{name} cannot be read: {_reason(error, path)}') from error
+
+
+def _reason(error: Exception, path: Path) -> str:
+    """What is wrong, in which file and line."""
+    if isinstance(error, SyntaxError):
+        # MMEngine raises it anew, without the line, and with the name of a copy of the file.
+        cause = error if error.lineno or error.__context__ is None else error.__context__
+        line = getattr(cause, 'lineno', None)
+        reason = f'SyntaxError in line {line}: {getattr(cause, "msg", cause)}'
+    else:
+        reason = described(error)
+    place = getattr(error, 'config_file', path.resolve())
+    return reason if place == path.resolve() else f'it inherits from {place}: {reason}'

@@ -14,8 +14,10 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from mmseg_adm.paths import configs_of
+
 from .kinds import learning_rate_factor
-from .names import configs_of, read_config
+from .names import read_config
 
 STUDENT, TEACHER = 'student', 'teacher'
 TYPE = 'mmseg_adm.KnowledgeDistiller'

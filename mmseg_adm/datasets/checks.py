@@ -32,6 +32,10 @@ ROOT_VARIABLES = {
 }
 
 
+# Pixels along a side; less is what a broken conversion leaves.
+SMALLEST = 8
+
+
 def check_data_paths(config: Config, splits: tuple[str, ...] = ('train', 'val')) -> None:
     """Check that the data of a run are where its config says.
 
@@ -135,7 +139,8 @@ def check_images(dataset: BaseDataset, max_samples: int) -> None:
         max_samples: How many, evenly spread over the set.
 
     Raises:
-        ValueError: If a file cannot be decoded, or an image and its labels differ in size.
+        ValueError: If a file cannot be decoded, or an image is no picture or differs in size
+            from its labels.
         FileNotFoundError: If a file is missing.
     """
     load_image, load_labels = _loader(dataset, 'LoadImage'), _loader(dataset, 'LoadAnnotations')
@@ -143,9 +148,12 @@ def check_images(dataset: BaseDataset, max_samples: int) -> None:
         if load_image is None:
             return
         image = _loaded(load_image, info, 'img_path')['img']
+        height, width = image.shape[:2]
+        if min(height, width) < SMALLEST:
+            raise ValueError(f'{info["img_path"]} is {height}x{width} pixels: no picture')
         if load_labels is None or not info.get('seg_map_path'):
             continue
-        labels = _loaded(load_labels, info, 'seg_map_path')['gt_seg_map']
+        labels = _label_map(load_labels, info)
         if labels.shape[:2] != image.shape[:2]:
             sizes = [f'{height}x{width}' for height, width in (labels.shape[:2], image.shape[:2])]
             raise ValueError(
@@ -161,8 +169,8 @@ def check_labels(dataset: BaseDataset, max_samples: int) -> None:
         max_samples: How many maps, evenly spread over the set.
 
     Raises:
-        ValueError: If a map cannot be decoded, or holds a value that is neither a class nor
-            ignored; with its file.
+        ValueError: If a map cannot be decoded, has several channels, or holds a value that is
+            neither a class nor ignored; with its file.
         FileNotFoundError: If a map is missing.
     """
     load = _loader(dataset, 'LoadAnnotations')
@@ -171,7 +179,7 @@ def check_labels(dataset: BaseDataset, max_samples: int) -> None:
         if load is None:
             return
         path = info.get('seg_map_path')
-        values = np.unique(_loaded(load, info, 'seg_map_path')['gt_seg_map'])
+        values = np.unique(_label_map(load, info))
         wrong = values[(values >= len(classes)) & (values != dataset.ignore_index)]
         if wrong.size:
             # As the values stand in the file, where 0 may mean "not labelled".
@@ -198,6 +206,16 @@ def _loader(dataset: BaseDataset, kind: str) -> Any:
     """The first transform of the pipeline whose name begins with ``kind``."""
     transforms = dataset.pipeline.transforms
     return next((step for step in transforms if type(step).__name__.startswith(kind)), None)
+
+
+def _label_map(load: Any, info: dict) -> np.ndarray:
+    labels = _loaded(load, info, 'seg_map_path')['gt_seg_map']
+    if labels.ndim != 2:
+        raise ValueError(
+            f'{info["seg_map_path"]} has {labels.shape[-1]} channels, like a picture: a label map '
+            'has one, with the index of the class in each pixel'
+        )
+    return labels
 
 
 def _loaded(load: Any, info: dict, key: str) -> dict:

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from pathlib import Path
 
 from mmengine.dist import broadcast_object_list
+from mmengine.evaluator import Evaluator
+from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
-from mmengine.runner import Runner
+from mmengine.optim import OptimWrapper
+from mmengine.runner import LogProcessor, Runner
+from mmengine.visualization import Visualizer
+from torch import nn
+from torch.utils.data import DataLoader
+
+from mmseg_adm.mistakes import building
 
 # Beginnings of what MMEngine logs by hundreds of lines, or nobody can act on: for the file alone.
 FILE_ONLY = (
@@ -27,14 +36,24 @@ STAMP = '%Y%m%d_%H%M%S'
 class QuietRunner(Runner):
     """Shows what a training does; its surroundings are in the log file of the work dir.
 
-    Each run has a folder of its own in the work dir, also when two start within a second.
+    Each run has a folder of its own in the work dir, also when two start within a second. What
+    cannot be built names the setting of the config.
 
     Arguments are those of :class:`mmengine.runner.Runner`.
     """
 
+    def __init__(self, *args, **kwargs) -> None:
+        try:
+            super().__init__(*args, **kwargs)
+        except Exception:
+            if folder := getattr(self, '_log_dir', None):
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+
     def setup_env(self, env_cfg: dict) -> None:
         """MMEngine's surroundings; then the first second whose folder no other run has."""
-        super().setup_env(env_cfg)
+        with building('env_cfg'):
+            super().setup_env(env_cfg)
         stamp = self.timestamp
         stamps = [claimed(Path(self.work_dir), stamp) if self.rank == 0 else stamp]
         broadcast_object_list(stamps)
@@ -47,6 +66,64 @@ class QuietRunner(Runner):
             if not isinstance(handler, logging.FileHandler):
                 handler.addFilter(for_the_screen)
         return logger
+
+    def set_randomness(self, *args, **kwargs) -> None:
+        """Seed it."""
+        with building('randomness'):
+            super().set_randomness(*args, **kwargs)
+
+    def build_model(self, model: nn.Module | dict) -> nn.Module:
+        """The networks."""
+        with building('model'):
+            return super().build_model(model)
+
+    def build_visualizer(self, visualizer: Visualizer | dict | None = None) -> Visualizer:
+        """What draws."""
+        with building('visualizer'):
+            return super().build_visualizer(visualizer)
+
+    def build_log_processor(self, log_processor: LogProcessor | dict) -> LogProcessor:
+        """What is logged."""
+        with building('log_processor'):
+            return super().build_log_processor(log_processor)
+
+    def build_optim_wrapper(self, optim_wrapper: OptimWrapper | dict) -> OptimWrapper:
+        """The optimizers."""
+        with building('optim_wrapper'):
+            return super().build_optim_wrapper(optim_wrapper)
+
+    def build_param_scheduler(self, scheduler: dict | list) -> dict | list:
+        """The schedules."""
+        with building('param_scheduler'):
+            return super().build_param_scheduler(scheduler)
+
+    def build_evaluator(self, evaluator: dict | list | Evaluator) -> Evaluator:
+        """The metrics."""
+        with building('the evaluator'):
+            return super().build_evaluator(evaluator)
+
+    @staticmethod
+    def build_dataloader(
+        dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False
+    ) -> DataLoader:
+        """A data set and what loads it."""
+        with building('the dataloader'):
+            return Runner.build_dataloader(dataloader, seed, diff_rank_seed)
+
+    def load_checkpoint(self, filename: str, *args, **kwargs) -> dict:
+        """Load weights; what does not fit names the file."""
+        try:
+            return super().load_checkpoint(filename, *args, **kwargs)
+        except ValueError as error:
+            if filename in str(error):
+                raise
+            raise ValueError(f'{filename}: {error}') from error
+
+    def register_hook(self, hook: Hook | dict, priority: int | str | None = None) -> None:
+        """A hook."""
+        kind = hook.get('type') if isinstance(hook, dict) else type(hook).__name__
+        with building(f'the hook {kind}'):
+            super().register_hook(hook, priority)
 
 
 def for_the_screen(record: logging.LogRecord) -> bool:

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from mmseg_adm.checkpoint import drop_pretrained, member_weights, read_checkpoint
 from mmseg_adm.config import is_distillation_config
 
-from .plain import build_plain, cut_out, plain_meta
+from .plain import build_plain, cut_out, plain_meta, with_ending
+from .replacing import EXPORTED_BY
 from .stand_ins import traceable
 
 PACKAGES = ('onnxscript', 'onnxruntime')
@@ -104,10 +105,10 @@ def export_onnx(
         # Tracing would find out too, in minutes.
         raise _needs_shape(network, 'the layout of its shifted windows follows from the size')
     graph = _trace(network, shape)
-    graph.model.metadata_props.update(_metadata(plain, content))
-    target = Path(target).with_suffix('.onnx')
+    graph.model.metadata_props.update(dict([EXPORTED_BY], **_metadata(plain, content)))
+    target = with_ending(target, '.onnx')
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_suffix('.partial')
+    partial = target.with_name(f'{target.name}.partial')
     try:
         graph.save(partial, external_data=False)
         sizes = tuple((images, *shape) for images in (1, 3)) if shape else SEVERAL_SIZES

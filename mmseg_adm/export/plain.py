@@ -33,6 +33,8 @@ from mmseg_adm.config.kinds import (
 from mmseg_adm.config.members import MEMBER_OPTIONS, resolve_config
 from mmseg_adm.models.bridge import plain_bridge
 
+from .replacing import EXPORTED, HEADER
+
 
 def plain_config(config: Config, member: str | None = None) -> Config:
     """The config with which mmseg alone builds one member and prepares its images.
@@ -102,12 +104,13 @@ def build_plain(plain: Config) -> nn.Module:
         return MMSEG_MODELS.build(copy.deepcopy(plain.model))
 
 
-def plain_checkpoint(checkpoint: dict, member: str) -> dict:
+def plain_checkpoint(checkpoint: dict, member: str, source: str = 'the checkpoint') -> dict:
     """One member's weights under mmseg's own names, with the classes that it predicts.
 
     Args:
         checkpoint: As the distiller's run saved it.
         member: Its name.
+        source: What messages call the file.
 
     Raises:
         ValueError: If the checkpoint does not hold the member.
@@ -122,7 +125,7 @@ def plain_checkpoint(checkpoint: dict, member: str) -> dict:
         held = sorted({key.split('.')[1] for key in weights_of(checkpoint)
                        if key.startswith(('members.', 'averages.'))})  # fmt: skip
         raise ValueError(
-            f"the checkpoint holds no member '{member}' (it holds: {', '.join(held) or 'none'}): "
+            f"{source} holds no member '{member}' (it holds: {', '.join(held) or 'none'}): "
             'is it one of this config?'
         )
     return {'state_dict': weights, 'meta': plain_meta(checkpoint)}
@@ -172,7 +175,7 @@ def cut_out(
         plain.model.pop('auxiliary_head', None)
         weights = _frozen_weights(config, member, source)
         return plain, {'state_dict': weights, 'meta': plain_meta(source)}
-    content = plain_checkpoint(source, member)
+    content = plain_checkpoint(source, member, str(checkpoint))
     if is_bridge(options):
         shared = _frozen_weights(config, bridged_teacher(options), source)
         content['state_dict'] = shared | content['state_dict']
@@ -187,7 +190,7 @@ def export_member(
     Args:
         config: The distillation config.
         checkpoint: Of the distiller.
-        target: Where the weights go.
+        target: Where the weights go; what is there is replaced.
         member: By default the one that is deployed.
 
     Returns:
@@ -198,14 +201,20 @@ def export_member(
         FileNotFoundError: If a checkpoint is not there.
     """
     plain, content = cut_out(config, checkpoint, member)
-    target = Path(target).with_suffix('.pth')
+    content['meta'] |= EXPORTED
+    target = with_ending(target, '.pth')
     target.parent.mkdir(parents=True, exist_ok=True)
-    plain.dump(target.with_suffix('.py'))
+    target.with_suffix('.py').write_text(f'{HEADER}\n{plain.pretty_text}')
     # A run that is killed here must not leave half a file.
     partial = target.with_suffix('.partial')
     torch.save(content, partial)
     partial.replace(target)
     return target
+
+
+def with_ending(path: str | Path, ending: str) -> Path:
+    """A path whose name ends so, otherwise as it is: ``student_v1.0`` holds a dot."""
+    return Path(path if str(path).endswith(ending) else f'{path}{ending}')
 
 
 def _frozen_weights(config: Config, member: str, checkpoint: dict) -> dict[str, Tensor]:

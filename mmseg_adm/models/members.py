@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mmseg_adm.checkpoint import local_path, member_weights, read_checkpoint, sha256_of
 from mmseg_adm.config.members import MEMBER_OPTIONS
+from mmseg_adm.mistakes import words_of
 
 from .taps import FeatureTap, find_classifier
 
@@ -72,7 +73,7 @@ def build_member(name: str, config: dict) -> nn.Module | FrozenMember:
         network = MMSEG_MODELS.build(config)
         _check_network(network, frozen)
     except BUILD_ERRORS as error:
-        raise ValueError(f"member '{name}': {error}{_hint(config)}") from error
+        raise ValueError(f"member '{name}': {words_of(error)}{_hint(config)}") from error
     if not checkpoint:
         return network
 

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
+from mmseg_adm.mistakes import described
+
 Result = TypeVar('Result')
 Status = Literal['ok', 'warning', 'failed']
 
@@ -136,11 +138,3 @@ class Report:
         """A line with what ``function`` says, or with why it fails."""
         if text := self.attempt(name, 'failed', function, *arguments):
             self.add(name, 'ok', text)
-
-
-def described(error: Exception) -> str:
-    """An error as a line; the type where the message alone says nothing to a reader."""
-    text = ' '.join(str(error.args[0] if error.args else '').split())
-    if isinstance(error, (ValueError, FileNotFoundError)) and text:
-        return text
-    return f'{type(error).__name__}: {text}'

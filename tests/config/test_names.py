@@ -4,7 +4,8 @@ import pytest
 from factory import ROOT
 from mmengine.config import Config
 
-from mmseg_adm.config.names import configs_of, find_config, install_config_names, read_config
+from mmseg_adm.config.names import install_config_names, read_config
+from mmseg_adm.paths import configs_of, find_config
 
 pytestmark = pytest.mark.core
 

@@ -368,7 +368,9 @@ def test_a_warm_teacher_is_not_left_untrained():
 
 
 def parsed(*flags: str) -> Config:
-    return config_of(parse(['train', *flags]))
+    args = parse(['train', *flags])
+    args.check(args)
+    return config_of(args)
 
 
 def test_flags_make_the_same_pair():

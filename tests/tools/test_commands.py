@@ -9,8 +9,8 @@ from command_line import command
 from factory import DEMO, ROOT, demo_config
 
 import mmseg_adm
+from mmseg_adm.commands import info as info_command
 from mmseg_adm.commands import main as entry
-from mmseg_adm.commands import train as train_command
 from mmseg_adm.commands.main import COMMANDS, main
 
 pytestmark = pytest.mark.core
@@ -96,9 +96,8 @@ def test_help_and_wrong_lines_do_not_wait_for_pytorch(line, status):
         (['benchmark', 'p.py', '--gpus', 'x'], "--gpus: expected an integer >= 1, got 'x'"),
         (['profile', 'c.py', '--rounds', '-1'], "--rounds: expected an integer >= 1, got '-1'"),
         (['train'], 'name a config, or two networks'),
-        (['train', '.'], 'config not found: .'),
+        (['train', '.'], '. is a folder without configs: name a file'),
         (['train', 'mmseg_adm::_base_/default_runtime.py'], 'has no model: is it a part of'),
-        (['export', 'mmseg_adm::_base_/default_runtime.py', 'c.pth'], 'has no model'),
         (['train', 'none.py'], 'config not found: none.py'),
         (['preflight', 'mmseg::none.py'], "mmseg has no config 'none.py'"),
         (['benchmark', 'none.py'], 'plan not found: '),
@@ -118,9 +117,9 @@ def test_a_mistake_is_one_line_and_two(line, text, tmp_path):
 @pytest.mark.parametrize(
     ('name', 'text', 'said'),
     [
-        ('open.py', 'model = (', 'open.py cannot be read: SyntaxError'),
+        ('open.py', 'model = (', 'open.py cannot be read: SyntaxError in line 1'),
         ('name.py', 'model = nothing', "name.py cannot be read: NameError: name 'nothing'"),
-        ('base.py', "_base_ = './none.py'", 'base.py cannot be read: FileNotFoundError'),
+        ('base.py', "_base_ = './none.py'", 'none.py: No such file or directory'),
         ('notes.md', '# A note', 'notes.md cannot be read: OSError: Only py/yml/yaml/json'),
         ('five.py', 'model = 5', 'five.py has no model'),
     ],
@@ -165,28 +164,28 @@ def failing(error):
 
 @pytest.mark.parametrize('kind', [ValueError, TypeError, FileNotFoundError, PermissionError])
 def test_lines_of_a_message_stay(kind, monkeypatch, capsys):
-    monkeypatch.setattr(train_command, 'run', failing(kind('one\n  two')))
-    assert main(['train', 'c.py']) == 2
+    monkeypatch.setattr(info_command, 'run', failing(kind('one\n  two')))
+    assert main(['info']) == 2
     assert capsys.readouterr().err == 'mmseg-adm: one\n  two\n'
 
 
 @pytest.mark.parametrize('kind', [RuntimeError, KeyError, AssertionError])
 def test_a_bug_keeps_its_traceback(kind, monkeypatch):
-    monkeypatch.setattr(train_command, 'run', failing(kind('bug')))
+    monkeypatch.setattr(info_command, 'run', failing(kind('bug')))
     with pytest.raises(kind):
-        main(['train', 'c.py'])
+        main(['info'])
 
 
 @pytest.mark.parametrize('variable', entry.RANKS)
 def test_another_rank_waits_for_the_first_to_say_it(variable, monkeypatch, capsys):
-    monkeypatch.setattr(train_command, 'run', failing(ValueError('wrong')))
+    monkeypatch.setattr(info_command, 'run', failing(ValueError('wrong')))
     waited = []
     monkeypatch.setattr('time.sleep', waited.append)
     monkeypatch.setenv(variable, '0')
-    assert main(['train', 'c.py']) == 2
+    assert main(['info']) == 2
     assert (waited, capsys.readouterr().err) == ([], 'mmseg-adm: wrong\n')
     monkeypatch.setenv(variable, '3')
-    assert main(['train', 'c.py']) == 2
+    assert main(['info']) == 2
     assert waited == [entry.PATIENCE]
     assert capsys.readouterr().err == 'mmseg-adm: rank 3: wrong\n'
 

@@ -344,8 +344,8 @@ def test_missing_checkpoint(name, tools):
     assert not (tools.folder / 'work_dirs').exists()
 
 
-def test_unknown_member(tools):
-    line = mistake(tools.attempt('test', DEMO, 'none.pth', '--member', 'pupil'))
+def test_unknown_member(tools, resumed):
+    line = mistake(tools.attempt('test', DEMO, CHECKPOINT, '--member', 'pupil'))
     assert line == "--member 'pupil': the members are student, teacher, or all"
 
 
@@ -367,7 +367,7 @@ def test_schedule_of_an_unknown_method(tools):
 def test_unknown_hook(tools):
     options = [*SMALL_PAIR, 'default_hooks.mine.type=MyHook']
     line = mistake(tools.attempt('train', DEMO, '--cfg-options', *options))
-    assert line.startswith('MyHook is not in the ')
+    assert line.startswith("default_hooks.mine: no hook is called 'MyHook'")
     assert not (tools.folder / 'work_dirs').exists()
 
 

@@ -32,12 +32,17 @@ class ConsensusPictureHook(Hook):
     Args:
         indices: Which images of the validation set.
         out_dir: Relative to the work dir unless absolute.
+
+    Raises:
+        ValueError: If ``indices`` are none.
     """
 
     # Before EMAHook puts the raw weights back.
     priority = 'ABOVE_NORMAL'
 
     def __init__(self, indices: Sequence[int] = (0,), out_dir: str = 'pictures') -> None:
+        if not isinstance(indices, (list, tuple)) or not all(type(each) is int for each in indices):
+            raise ValueError(f'indices must be a list of image numbers, got {indices!r}')
         self.indices = tuple(indices)
         self.out_dir = out_dir
 

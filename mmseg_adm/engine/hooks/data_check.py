@@ -5,17 +5,21 @@ from __future__ import annotations
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmseg_adm.datasets.checks import check_classes, check_labels, plain_datasets
+from mmseg_adm.datasets.checks import check_classes, check_images, check_labels, plain_datasets
 from mmseg_adm.engine.unwrap import unwrapped
 from mmseg_adm.registry import HOOKS
+
+# That are decoded of each set: the files of all others are named when they are loaded.
+IMAGES = 8
 
 
 @HOOKS.register_module()
 class DataCheckHook(Hook):
-    """Classes of data set and networks agree, and label values are among them.
+    """Classes of data set and networks agree, label values are among them, and images decode.
 
     Args:
-        max_samples: Label maps that are read per data set, evenly spread; 0 reads none.
+        max_samples: Label maps that are read per data set, evenly spread, and of some
+            of them the images; 0 reads none.
     """
 
     priority = 'VERY_HIGH'
@@ -36,4 +40,5 @@ class DataCheckHook(Hook):
         for loader in loaders:
             for dataset in plain_datasets(loader.dataset):
                 check_classes(model, dataset)
+                check_images(dataset, min(self.max_samples, IMAGES))
                 check_labels(dataset, self.max_samples)
