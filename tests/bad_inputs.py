@@ -167,7 +167,7 @@ def of_paths() -> Iterator[BadInput]:
     for name, said in (
         ('mmseg::none.py', "mmseg has no config 'none.py'"),
         ('mmdet::none.py', 'configs have names in mmseg, mmseg_adm only'),
-        ('mmseg_adm::adm', "'mmseg_adm::adm' is a folder: name a config in it: adm-offline_"),
+        ('mmseg_adm::adm', "'mmseg_adm::adm' is a folder: name a config in it: adm-finetune_"),
         ('mmseg_adm::adm/adm_pspnet.py', 'Nearest: adm/adm_'),
         ('mmseg_adm::', "mmseg_adm has no config '.py'"),
     ):
@@ -490,13 +490,13 @@ def of_settings() -> Iterator[BadInput]:
     )
     yield BadInput('demo --cfg-options model=5', ('has no model',))
     yield BadInput(f'train {M}small.py --launcher slurm', ('--launcher slurm needs CUDA',))
-    for method, said in (('amd', 'method must be one of adm, '), ('ffsd', 'have configs of their'),
-                         ('cwd', 'learns from a trained teacher: name its weights')):  # fmt: skip
-        yield BadInput(f'train --student {M}plain.py --teacher {M}plain.py --method {method}',
-                       (said,))  # fmt: skip
-    yield BadInput(
-        f'train --student {M}small.py --teacher {M}plain.py', ('pairs networks already',)
-    )
+    pair = f'train --student {M}plain.py --teacher {M}plain.py'
+    yield BadInput(pair, ('name the --method by which they are paired:\n', 'adm'), lines=None)
+    yield BadInput(f'{pair} --method amd', ("no method is called 'amd'",), lines=None)
+    yield BadInput(f'{pair} --method ffsd', ('have configs of their own',), lines=None)
+    yield BadInput(f'{pair} --method cwd', ('learns from a trained teacher: name its weights',))
+    yield BadInput(f'train --student {M}small.py --teacher {M}plain.py --method adm',
+                   ('pairs networks already',))  # fmt: skip
 
 
 def of_checkpoints() -> Iterator[BadInput]:

@@ -24,9 +24,7 @@ HEADER = '<!-- mmseg-adm benchmark'
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The plan, and with what it is run."""
-    parser.add_argument(
-        'plan', type=path, help='plan file path, such as benchmarks/camvid_full.py'
-    )
+    parser.add_argument('plan', type=path, help='plan file path, such as benchmarks/camvid_full.py')
     parser.add_argument(
         '--work-dir', type=path, help='where trainings write; by default work_dirs/<plan>'
     )
