@@ -7,6 +7,7 @@ from mmengine.runner import Runner
 
 from mmseg_adm.datasets.checks import check_classes, check_labels, plain_datasets
 from mmseg_adm.engine.unwrap import unwrapped
+from mmseg_adm.models.methods.base import whole
 from mmseg_adm.registry import HOOKS
 
 
@@ -21,7 +22,7 @@ class DataCheckHook(Hook):
     priority = 'VERY_HIGH'
 
     def __init__(self, max_samples: int = 100) -> None:
-        self.max_samples = max_samples
+        self.max_samples = whole('max_samples', max_samples)
 
     def before_train(self, runner: Runner) -> None:
         """Check the training and the validation set.
