@@ -17,8 +17,9 @@ PARTS = (
 )  # fmt: skip
 # Hooks that watch, log, draw, save or check; what any other one does may change the training.
 WATCHING_HOOKS = (
-    'CheckpointHook', 'ConsensusPictureHook', 'DataCheckHook', 'DataStreamHook', 'DistSamplerSeedHook',
-    'EarlyStoppingHook', 'EmptyCacheHook', 'FiniteLossHook', 'FiniteWeightsHook',
+    'CheckpointHook', 'ConsensusPictureHook', 'DataCheckHook', 'DataStreamHook',
+    'DistSamplerSeedHook', 'EarlyStoppingHook', 'EmptyCacheHook', 'FiniteLossHook',
+    'FiniteWeightsHook',
     'ForegroundProbeHook', 'IterTimerHook', 'LoggerHook', 'MemberPauseHook', 'MemoryProfilerHook',
     'NPUProfilerHook', 'ParamSchedulerHook', 'PreflightHook', 'ProfilerHook', 'ResumeGuardHook',
     'RuntimeInfoHook', 'SegVisualizationHook', 'StudentCheckpointHook', 'SyncBuffersHook',
@@ -62,7 +63,9 @@ def settings_of(config: Config) -> dict[str, Any]:
     What is ``None`` counts as not set.
     """
     parts = {part: config.get(part) for part in PARTS}
-    hooks = {name: hook for name, hook in (parts['default_hooks'] or {}).items() if not _watches(hook)}
+    hooks = {
+        name: hook for name, hook in (parts['default_hooks'] or {}).items() if not _watches(hook)
+    }
     parts['default_hooks'] = hooks
     parts['custom_hooks'] = [each for each in parts['custom_hooks'] or [] if not _watches(each)]
     return dict(_flat('', json.loads(json.dumps(parts, default=_named))))

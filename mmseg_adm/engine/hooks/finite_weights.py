@@ -36,7 +36,9 @@ class FiniteWeightsHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Refuse a checkpoint that holds what is not finite."""
-        check_finite(checkpoint.get('state_dict', checkpoint), runner._load_from or 'the checkpoint')
+        check_finite(
+            checkpoint.get('state_dict', checkpoint), runner._load_from or 'the checkpoint'
+        )
 
     def after_train_iter(
         self,

@@ -78,7 +78,7 @@ def temperature(option: str, value: float) -> float:
     """
     if not LEAST_TAU <= positive(option, value) <= LARGEST_TAU:
         raise ValueError(
-            f'{option} must be from {LEAST_TAU} to {LARGEST_TAU}, got {value!r}: papers have 1 to 20'
+            f'{option} must be from {LEAST_TAU} to {LARGEST_TAU} (papers have 1 to 20), got {value!r}'
         )
     return float(value)
 
