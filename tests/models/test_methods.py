@@ -4,11 +4,11 @@ import math
 import pytest
 import torch
 from factory import distiller_config, losses_of, raw_batch
+from host_waits import Waits
 from method_cases import METHOD, METHODS, PAIRS, VARIANTS
 from method_models import blocks, build, network, receivers, terms_of, weights_of
 from mmengine.registry import MODELS
 from torch.testing import assert_close
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmseg_adm.models import methods
 from mmseg_adm.models.methods import DistillationMethod, adm
@@ -123,20 +123,6 @@ def test_a_batch_without_labels_gives_finite_zeros(variant):
     trained = [parameter for parameter in model.parameters() if parameter.grad is not None]
     assert trained
     assert all(parameter.grad.isfinite().all() for parameter in trained)
-
-
-class Waits(TorchDispatchMode):
-    """Counts the operations after which the host must wait for the device."""
-
-    count = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        selects = func is torch.ops.aten.index.Tensor and any(
-            index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1]
-        )
-        waits = ('_local_scalar_dense', 'nonzero', 'masked_select')
-        self.count += selects or func.overloadpacket.__name__ in waits
-        return func(*args, **(kwargs or {}))
 
 
 @for_each_variant

@@ -78,7 +78,8 @@ def temperature(option: str, value: float) -> float:
     """
     if not LEAST_TAU <= positive(option, value) <= LARGEST_TAU:
         raise ValueError(
-            f'{option} must be from {LEAST_TAU} to {LARGEST_TAU} (papers have 1 to 20), got {value!r}'
+            f'{option} must be from {LEAST_TAU} to {LARGEST_TAU}, got {value!r}: papers have '
+            '1 to 20'
         )
     return float(value)
 
