@@ -14,7 +14,7 @@ NAMED = 3
 
 def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
     """The names of those that hold NaN or infinity; waits for each device once."""
-    by_device = defaultdict(dict)
+    by_device: dict[torch.device, dict[str, Tensor]] = defaultdict(dict)
     for name, tensor in tensors.items():
         if tensor.is_floating_point():
             by_device[tensor.device][name] = tensor.isfinite().all()

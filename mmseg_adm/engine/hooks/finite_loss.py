@@ -91,7 +91,7 @@ class FiniteLossHook(Hook):
             outputs.update(self.losses.values())
         if not self.losses.finite():
             self._stop_or_spoil(runner)
-            self._undo(runner, outputs)
+            self._undo(runner, outputs or {})
         if self.action == 'skip' and runner.optim_wrapper.should_update():
             self._count(runner)
         self.losses.clear()
@@ -110,12 +110,12 @@ class FiniteLossHook(Hook):
         if self.action == 'stop':
             raise ValueError(f'{self._described(runner)}. {way_back(runner)}')
 
-    def _undo(self, runner: Runner, outputs: dict | None) -> None:
+    def _undo(self, runner: Runner, outputs: dict) -> None:
         """Put back what the pass has changed, and leave its losses out of the log's means."""
         runner.logger.warning(f'{self._described(runner)}: this step is skipped')
         for tensor, kept in zip(self.changing, self.kept, strict=True):
             tensor.copy_(kept)
-        for name in [name for name, value in (outputs or {}).items() if not math.isfinite(value)]:
+        for name in [name for name, value in outputs.items() if not math.isfinite(value)]:
             del outputs[name]
 
     def _count(self, runner: Runner) -> None:
