@@ -107,6 +107,7 @@ def train(
     """
     from mmengine.dist import is_distributed
 
+    from mmseg_adm.config.lengths import check_lengths
     from mmseg_adm.datasets.checks import check_data_paths
     from mmseg_adm.engine import QuietRunner
 
@@ -130,6 +131,7 @@ def train(
     if hook and not preflight:
         hook.enabled = False
     config.resume = resume
+    check_lengths(config)
     if allow_changes:
         _allow_changes(config)
     check_data_paths(config)

@@ -485,8 +485,8 @@ def test_amp_is_a_dtype(cuda, dtype, model, monkeypatch):
         ),
         (dict(student=GROUP), r'no group .* trains members\.teacher, methods\.adm: name them, or'),
         (dict(student=GROUP, teacher=GROUP), r'trains methods\.adm: .* rest=dict\(optimizer='),
-        (dict(PLAIN, accumulative_counts=0), 'accumulative_counts must be an integer > 0: 0'),
-        (dict(PLAIN, accumulative_counts='2'), "must be an integer > 0: '2'"),
+        (dict(PLAIN, accumulative_counts=0), 'accumulative_counts must be an integer >= 1, got 0'),
+        (dict(PLAIN, accumulative_counts='2'), "must be an integer >= 1, got '2'"),
         (
             dict(PLAIN, type='AmpOptimWrapper'),
             "AmpOptimWrapper' has no place beside groups: .* dtype",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmseg_adm.datasets.checks import check_classes, check_labels, plain_datasets
+from mmseg_adm.datasets.checks import check_classes, check_labels, left_out, plain_datasets
 from mmseg_adm.engine.unwrap import unwrapped
 from mmseg_adm.models.methods.base import whole
 from mmseg_adm.registry import HOOKS
@@ -14,6 +14,8 @@ from mmseg_adm.registry import HOOKS
 @HOOKS.register_module()
 class DataCheckHook(Hook):
     """Classes of data set and networks agree, and label values are among them.
+
+    What looks like an image and is left out of the data set is said.
 
     Args:
         max_samples: Label maps that are read per data set, evenly spread; 0 reads none.
@@ -38,3 +40,5 @@ class DataCheckHook(Hook):
             for dataset in plain_datasets(loader.dataset):
                 check_classes(model, dataset)
                 check_labels(dataset, self.max_samples)
+                if text := left_out(dataset):
+                    runner.logger.warning(f'Images {text}')
