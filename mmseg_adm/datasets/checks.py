@@ -238,9 +238,9 @@ def left_out(dataset: BaseDataset) -> str:
     found = defaultdict(list)
     for place, folders, files in os.walk(folder, followlinks=True):
         for path in (Path(place, name) for name in (*folders, *files)):
-            if reason := _reason_to_leave_out(path, ending):
-                if not _is_label(dataset, path):
-                    found[reason].append(path.name)
+            reason = _reason_to_leave_out(path, ending)
+            if reason and not _is_label(dataset, path):
+                found[reason].append(path.name)
     reasons = [f'{_first(sorted(names))} ({reason})' for reason, names in found.items()]
     return f'left out in {folder}: {"; ".join(reasons)}' if reasons else ''
 

@@ -13,14 +13,14 @@ from mmseg_adm.config.pairing import RUNNER_KEYS
 
 from .report import Report
 
-# What a Runner, this package or MMEngine's tools read at the top of a config.
+# What a Runner or this package reads at the top of a config, and what mmseg calls its pipelines.
 KNOWN_KEYS = (
     *RUNNER_KEYS, 'model', 'data_preprocessor', 'work_dir', 'load_from', 'resume', 'launcher',
     'experiment_name', 'compile', 'find_unused_parameters', 'activation_checkpointing',
-    'efficient_conv_bn_eval',
+    'efficient_conv_bn_eval', 'train_pipeline', 'val_pipeline', 'test_pipeline',
 )  # fmt: skip
-# How alike two names must be for one to be the other misspelt: variables of mmseg's own configs,
-# such as test_pipeline, are less like these.
+# How alike two names must be for one to be the other misspelt. Of the variables in mmseg's configs
+# one is as much like these, and is misspelt.
 ALIKE = 0.85
 
 
