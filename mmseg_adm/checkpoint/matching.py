@@ -84,7 +84,7 @@ def member_weights(
             f'member: model.members.{member}.frozen=False'
         )
     refuse(fit.difference, fit.module, source, _advice(fit, member))
-    check_finite(fit.weights.state_dict, source.removesuffix(','))
+    check_finite(fit.weights.state_dict, source)
     return MemberWeights(
         fit.weights.state_dict, (*notes, *fit.weights.notes), fit.weights.backbone_only
     )

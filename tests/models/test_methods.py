@@ -238,6 +238,9 @@ def test_adm_plugs_into(other):
 # ---------------------------------------------------------------------------- wrong values
 
 WRONG = [
+    ('KD', dict(tau=1e-30), 'tau must be from 0.01 to 100, got 1e-30: papers have 1 to 20'),
+    ('CWD', dict(tau=1e30), 'tau must be from 0.01 to 100, got 1e'),
+    ('ADM', dict(class_weight='yes'), "class_weight must be True or False, got 'yes'"),
     ('KD', dict(tua=2), r"no option 'tua'\. Did you mean 'tau'\? Its options: student, teacher"),
     ('ADM', dict(consensus_wieght=2), "Did you mean 'consensus_weight'"),
     ('ADM', dict(consensus='foo'), "consensus must be one of 'alignment', .*None, got 'foo'"),
