@@ -186,7 +186,7 @@ CHANGES = {
     'no method': (dict(model__methods__adm=None), 'model.methods.adm.type: mmseg_adm.ADM then,'),
     'reading': (
         dict(model__methods__adm__consensus='imitation'),
-        'model.methods.adm.consensus: alignment then, imitation now',
+        'model.methods.adm.consensus: ',
     ),
     'weight': (
         dict(model__methods__adm__consensus_weight=2.0),
