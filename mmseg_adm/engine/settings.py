@@ -45,7 +45,7 @@ LENGTHS = ('train_cfg.max_iters', 'train_cfg.max_epochs')
 Settings = Mapping[str, Any]
 
 
-class Difference(NamedTuple):
+class Change(NamedTuple):
     """A setting, by its path: what it was in the run, and what it is now."""
 
     path: str
@@ -71,15 +71,15 @@ def settings_of(config: Config) -> dict[str, Any]:
     return dict(_flat('', json.loads(json.dumps(parts, default=_named))))
 
 
-def differences(then: Settings, now: Settings) -> list[Difference]:
+def differences(then: Settings, now: Settings) -> list[Change]:
     """Where settings differ, but for what may and for schedules that end with a longer run."""
     paths = sorted(path for path in {*then, *now} if not FREE.fullmatch(path))
-    found = [Difference(path, then.get(path), now.get(path)) for path in paths
+    found = [Change(path, then.get(path), now.get(path)) for path in paths
              if then.get(path) != now.get(path)]  # fmt: skip
     return [each for each in found if each not in spans(then, now)]
 
 
-def spans(then: Settings, now: Settings) -> list[Difference]:
+def spans(then: Settings, now: Settings) -> list[Change]:
     """Schedules that were to end with the training, and do so with one of another length."""
     longer = {
         now.get(path, 0) - then.get(path, 0)
@@ -87,7 +87,7 @@ def spans(then: Settings, now: Settings) -> list[Difference]:
         if isinstance(then.get(path), int) and isinstance(now.get(path), int)
     } - {0}
     return [
-        Difference(path, then[path], now[path])
+        Change(path, then[path], now[path])
         for path in sorted(then.keys() & now.keys())
         if SPANS.fullmatch(path) and isinstance(then[path], int) and isinstance(now[path], int)
         and now[path] - then[path] in longer

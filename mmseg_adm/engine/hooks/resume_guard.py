@@ -7,7 +7,7 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import Runner
 
 from mmseg_adm.checkpoint import RECORD, install_safe_loading, weights_record
-from mmseg_adm.engine.settings import RESTORED, Difference, differences, settings_of, spans
+from mmseg_adm.engine.settings import RESTORED, Change, differences, settings_of, spans
 from mmseg_adm.engine.unwrap import unwrapped
 from mmseg_adm.models.methods.base import flag
 from mmseg_adm.registry import HOOKS
@@ -81,7 +81,7 @@ class ResumeGuardHook(Hook):
             return
         now = _record(runner)
         changed = [
-            Difference(key, then.get(key), now.get(key))
+            Change(key, then.get(key), now.get(key))
             for key in sorted((then.keys() | now.keys()) - {PROCESSES, SETTINGS})
             if then.get(key) != now.get(key)
         ]
@@ -105,7 +105,7 @@ def _record(runner: Runner) -> dict:
     }
 
 
-def _refusal(changed: list[Difference], restored: list[Difference]) -> str:
+def _refusal(changed: list[Change], restored: list[Change]) -> str:
     text = (
         'the checkpoint belongs to a run with other settings, so resuming it would not continue '
         f'it:{_listing(changed)}\n'
@@ -118,7 +118,7 @@ def _refusal(changed: list[Difference], restored: list[Difference]) -> str:
     )
 
 
-def _ineffective(restored: list[Difference]) -> str:
+def _ineffective(restored: list[Change]) -> str:
     """Optimizers and schedules go on as they were: to say yes to these would be to ignore them."""
     return (
         f'No resumed run can change these, which come with its checkpoint:{_listing(restored)}\n'
@@ -127,7 +127,7 @@ def _ineffective(restored: list[Difference]) -> str:
     )
 
 
-def _listing(changed: list[Difference]) -> str:
+def _listing(changed: list[Change]) -> str:
     lines = [f'\n  {each}' for each in changed[:LISTED]]
     if len(changed) > LISTED:
         lines.append(f'\n  and {len(changed) - LISTED} more')
