@@ -61,8 +61,8 @@ class FiniteLossHook(Hook):
         # Whether a batch since the last step had a loss that is not finite.
         self.spoiled = False
         self.in_a_row = 0
-        self.changing = list(_changed_by_a_pass(model)) if skips else []
-        self.kept = [tensor.clone() for tensor in self.changing]
+        self.changing: list[Tensor] = []
+        self.kept: list[Tensor] = []
         model.register_forward_hook(self.losses.take)
         for optimizer in optimizers_of(runner):
             optimizer.register_step_pre_hook(partial(self._before_step, runner))
@@ -72,6 +72,10 @@ class FiniteLossHook(Hook):
     ) -> None:
         """Keep what the pass changes: what its losses are shows after it."""
         self.batch = data_batch or {}
+        if self.action == 'skip' and not self.kept:
+            # Not before: other hooks may lay tensors out anew before the training begins.
+            self.changing = list(_changed_by_a_pass(unwrapped(runner)))
+            self.kept = [tensor.clone() for tensor in self.changing]
         for kept, tensor in zip(self.kept, self.changing, strict=True):
             kept.copy_(tensor)
 
