@@ -156,6 +156,7 @@ CASES = {
         lambda s, t, v, n: losses.intra_class_correlation(s, t, 2.5, v),
         lambda s, t, v: reference.intra_class_correlation(s, t, 2.5, v),
         None,
+        masks_nan='value',
     ),
     'intra_class_variation': LossCase(
         lambda s, t, v, n: losses.intra_class_variation(s, t, labels_of(t, v), 3, IGNORED, n),

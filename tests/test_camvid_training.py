@@ -33,7 +33,6 @@ def test_trains_on_camvid(name, camvid, tmp_path, monkeypatch):
     config.work_dir = str(tmp_path / 'run')
     config.train_cfg.update(max_iters=ITERS, val_interval=1000, val_begin=1000)
     config.train_dataloader.update(num_workers=0, persistent_workers=False)
-    config.default_hooks.finite_loss.interval = 1
     config.default_hooks.preflight.enabled = False
     runner = Runner.from_cfg(config)
     losses = Losses()

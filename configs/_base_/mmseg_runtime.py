@@ -19,6 +19,7 @@ default_hooks = dict(
     data_stream=dict(type='mmseg_adm.DataStreamHook'),
     resume_guard=dict(type='mmseg_adm.ResumeGuardHook'),
     finite_loss=dict(type='mmseg_adm.FiniteLossHook'),
+    finite_weights=dict(type='mmseg_adm.FiniteWeightsHook'),
 )
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')

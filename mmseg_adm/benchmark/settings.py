@@ -48,8 +48,9 @@ def settings_hash(
         settings['model']['members'][TEACHER]['checkpoint'] = ''
     if config.get('load_from'):
         settings['load_from'] = config['load_from']
-    # It looks and changes nothing.
-    settings.get('default_hooks', {}).pop('preflight', None)
+    # They look and change nothing.
+    for hook in ('preflight', 'finite_weights'):
+        settings.get('default_hooks', {}).pop(hook, None)
     for member in (settings['model'].get('members') or {}).values():
         if member.get('frozen'):
             member['checkpoint'] = None

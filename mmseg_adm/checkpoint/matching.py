@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from .difference import Difference, difference, indented, refuse
+from .finite import check_finite
 from .reading import weights_of
 
 Weights = Mapping[str, Tensor]
@@ -59,7 +60,8 @@ def member_weights(
             a trained decode head.
 
     Raises:
-        ValueError: If the file holds no weights that fit, with a short difference.
+        ValueError: If the file holds no weights that fit, with a short difference, or weights
+            that are not finite.
     """
     weights = weights_of(checkpoint, source)
     plain = _unwrapped(weights)
@@ -82,6 +84,7 @@ def member_weights(
             f'member: model.members.{member}.frozen=False'
         )
     refuse(fit.difference, fit.module, source, _advice(fit, member))
+    check_finite(fit.weights.state_dict, source)
     return MemberWeights(
         fit.weights.state_dict, (*notes, *fit.weights.notes), fit.weights.backbone_only
     )

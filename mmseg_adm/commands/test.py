@@ -148,6 +148,9 @@ def draw_predictions(config: Config, args: argparse.Namespace) -> None:
 
 def test(config: Config, tta: bool) -> None:
     """Test once."""
+    from mmseg_adm.checkpoint import check_finite
+    from mmseg_adm.engine.unwrap import unwrapped
+
     from .launch import EvaluationRunner, kept_if_started
 
     if tta:
@@ -157,6 +160,7 @@ def test(config: Config, tta: bool) -> None:
     runner = None
     with kept_if_started(config, lambda: runner):
         runner = EvaluationRunner.from_cfg(config)
-        # Weights that are not there, or of another network, are found here.
+        # Weights that are not there, of another network or not finite are found here.
         runner.load_or_resume()
+        check_finite(unwrapped(runner).state_dict(), config.load_from)
     runner.test()

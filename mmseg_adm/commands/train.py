@@ -28,6 +28,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help='resume from the latest checkpoint in the work_dir automatically',
     )
     parser.add_argument(
+        '--allow-changes',
+        action='store_true',
+        help='with --resume: go on with other settings than the run had, where they take effect',
+    )
+    parser.add_argument(
         '--amp', action='store_true', help='enable automatic-mixed-precision training'
     )
     parser.add_argument(
@@ -56,6 +61,7 @@ def run(args: argparse.Namespace) -> None:
             config_of(args),
             args.work_dir,
             resume=args.resume,
+            allow_changes=args.allow_changes,
             amp=args.amp,
             channels_last=args.channels_last,
             preflight=not args.skip_preflight,
@@ -71,6 +77,7 @@ def train(
     work_dir: str | Path | None = None,
     *,
     resume: bool = False,
+    allow_changes: bool = False,
     amp: bool = False,
     channels_last: bool = False,
     preflight: bool = True,
@@ -87,6 +94,8 @@ def train(
         work_dir: Where logs and checkpoints go; by default that of the config, else
             ``work_dirs/<name of the config>``.
         resume: Go on from the latest checkpoint in ``work_dir``.
+        allow_changes: With ``resume``: also with other settings than the run had, where they take
+            effect.
         amp: Mixed precision: float16 on a GPU, bfloat16 on a CPU.
         channels_last: Lay out weights and maps with the channels last.
         preflight: Whether to look at the run first and refuse one that could only go wrong.
@@ -102,10 +111,12 @@ def train(
 
     Raises:
         FileNotFoundError: If config, data or a checkpoint is not there.
-        ValueError: If the config does not fit, or preflight found what must be put right.
+        ValueError: If the config does not fit, is not that of the run that it resumes, or preflight
+            found what must be put right.
     """
     from mmengine.dist import is_distributed
 
+    from mmseg_adm.config.lengths import check_lengths
     from mmseg_adm.engine import QuietRunner
 
     from .launch import (
@@ -130,6 +141,9 @@ def train(
     if hook and not preflight:
         hook.enabled = False
     config.resume = resume
+    check_lengths(config)
+    if allow_changes:
+        _allow_changes(config)
     runner = None
     try:
         with kept_if_started(config, lambda: runner):
@@ -140,6 +154,18 @@ def train(
     if not opened_before:
         leave_process_group()
     return runner
+
+
+def _allow_changes(config: Config) -> None:
+    """Let a run go on with other settings.
+
+    Raises:
+        ValueError: If none is resumed.
+    """
+    if not config.resume:
+        raise ValueError('--allow-changes belongs to --resume: a new run has nothing to change')
+    if guard := (config.get('default_hooks') or {}).get('resume_guard'):
+        guard.allow_changes = True
 
 
 class TrainingInterrupt(KeyboardInterrupt):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import os
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmseg.registry import DATASETS
+from PIL import Image
 
 # What each data set looks like below its root; others follow BaseSegDataset.
 LAYOUTS = {
@@ -24,6 +27,12 @@ LAYOUTS = {
     ),
     'mmseg_adm.CamVidDataset': 'images/{train,val}/NAME.jpg and annotations/{train,val}/NAME.png',
 }
+# Of files that look like images.
+IMAGE_ENDINGS = ('.bmp', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp')
+# Of images whose pixels are bytes, as Pillow calls them; mmseg makes bytes of all others.
+BYTE_MODES = ('1', 'L', 'P', 'LA', 'PA', 'RGB', 'RGBA', 'CMYK', 'YCbCr', 'HSV')
+# How many files a message names.
+NAMED = 3
 # The variables that the shipped configs take the roots from.
 ROOT_VARIABLES = {
     'CityscapesDataset': 'CITYSCAPES_ROOT (SYNTHETIC_CITY_ROOT for the drawn set)',
@@ -170,16 +179,21 @@ def check_labels(dataset: BaseDataset, max_samples: int) -> None:
 
     Raises:
         ValueError: If a map cannot be decoded, has several channels, or holds a value that is
-            neither a class nor ignored; with its file.
+            neither a class nor ignored or that is no byte; with its file. If no map holds a label
+            at all.
         FileNotFoundError: If a map is missing.
     """
     load = _loader(dataset, 'LoadAnnotations')
     classes = dataset.metainfo['classes']
+    unlabelled = []
     for info in _spread_infos(dataset, max_samples):
         if load is None:
             return
         path = info.get('seg_map_path')
         values = np.unique(_label_map(load, info))
+        _check_bytes(path)
+        if values.tolist() == [dataset.ignore_index]:
+            unlabelled.append(path)
         wrong = values[(values >= len(classes)) & (values != dataset.ignore_index)]
         if wrong.size:
             # As the values stand in the file, where 0 may mean "not labelled".
@@ -194,6 +208,73 @@ def check_labels(dataset: BaseDataset, max_samples: int) -> None:
                 f'has classes {first} to {len(classes) - 1 + first} and ignores '
                 f'{dataset.ignore_index}{hint}'
             )
+    if unlabelled and len(unlabelled) == min(max_samples, len(dataset)):
+        raise ValueError(
+            f'none of the {len(unlabelled)} label maps that were read holds a label, such as '
+            f'{unlabelled[0]}: every pixel is {dataset.ignore_index}, which is ignored. Nothing '
+            'would be learnt'
+        )
+
+
+def _check_bytes(path: str | None) -> None:
+    """Refuse values that mmseg would cut to their low byte."""
+    try:
+        with Image.open(path) as image:  # type: ignore[arg-type]
+            if image.mode in BYTE_MODES:
+                return
+            values = np.asarray(image)
+    except (OSError, AttributeError):  # a format that is not Pillow's, or no file: its loader's
+        return
+    cut = values[values != values.astype(np.uint8)]
+    if cut.size:
+        raise ValueError(
+            f'{path} holds the value {cut.flat[0]}, which would be cut to its low byte, '
+            f'{cut.astype(np.uint8).flat[0]}: label maps have 8 bits, the index of a class or '
+            'what is ignored'
+        )
+
+
+def left_out(dataset: BaseDataset) -> str:
+    """What lies among the images and looks like one, but is none to the data set; else ''.
+
+    That are files with another ending, also another case of it, broken links, and folders that
+    are named like an image. Where a list names the images, nothing is looked for.
+    """
+    folder, ending = dataset.data_prefix.get('img_path'), getattr(dataset, 'img_suffix', None)
+    listed = dataset.ann_file and not Path(dataset.ann_file).is_dir()
+    if listed or not isinstance(ending, str) or not Path(folder or '').is_dir():
+        return ''
+    found = defaultdict(list)
+    for place, folders, files in os.walk(folder, followlinks=True):
+        for path in (Path(place, name) for name in (*folders, *files)):
+            reason = _reason_to_leave_out(path, ending)
+            if reason and not _is_label(dataset, path):
+                found[reason].append(path.name)
+    reasons = [f'{_first(sorted(names))} ({reason})' for reason, names in found.items()]
+    return f'left out in {folder}: {"; ".join(reasons)}' if reasons else ''
+
+
+def _reason_to_leave_out(path: Path, ending: str) -> str:
+    """Why what looks like an image that ends so is none; '' if it does not, or is one."""
+    if path.is_dir():
+        return 'a folder, named like an image' if path.name.endswith(ending) else ''
+    if path.name.endswith(ending):
+        return '' if path.exists() else 'a broken link'
+    # The part before the extension, as in _leftImg8bit.png, must be the same.
+    same = path.stem.lower().endswith(Path(f'x{ending}').stem[1:].lower())
+    looks = path.suffix.lower() in IMAGE_ENDINGS and not path.name.startswith('.')
+    return f'not ending in {ending}' if same and looks else ''
+
+
+def _is_label(dataset: Any, path: Path) -> bool:
+    labels = dataset.data_prefix.get('seg_map_path')
+    ending = getattr(dataset, 'seg_map_suffix', None) or ''
+    return bool(labels) and path.name.endswith(ending) and path.is_relative_to(labels)
+
+
+def _first(names: list[str]) -> str:
+    more = f' and {len(names) - NAMED} more' if len(names) > NAMED else ''
+    return ', '.join(names[:NAMED]) + more
 
 
 def _spread_infos(dataset: BaseDataset, max_samples: int) -> Iterator[dict]:

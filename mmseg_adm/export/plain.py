@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mmseg_adm.checkpoint import (
     RECORD,
+    check_finite,
     drop_pretrained,
     local_path,
     member_weights,
@@ -157,8 +158,8 @@ def cut_out(
         member: By default the one that is deployed.
 
     Raises:
-        ValueError: If the config is no distillation config or has no such member, or a frozen
-            member has other weights than in the run.
+        ValueError: If the config is no distillation config or has no such member, a frozen
+            member has other weights than in the run, or weights are not finite.
         FileNotFoundError: If a checkpoint is not there.
     """
     if not is_distillation_config(config):
@@ -176,6 +177,7 @@ def cut_out(
         weights = _frozen_weights(config, member, source)
         return plain, {'state_dict': weights, 'meta': plain_meta(source)}
     content = plain_checkpoint(source, member, str(checkpoint))
+    check_finite(content['state_dict'], f"member '{member}' in {checkpoint}")
     if is_bridge(options):
         shared = _frozen_weights(config, bridged_teacher(options), source)
         content['state_dict'] = shared | content['state_dict']

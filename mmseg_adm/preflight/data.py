@@ -14,7 +14,13 @@ from mmengine.utils import apply_to
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
-from mmseg_adm.datasets.checks import check_classes, check_images, check_labels, plain_datasets
+from mmseg_adm.datasets.checks import (
+    check_classes,
+    check_images,
+    check_labels,
+    left_out,
+    plain_datasets,
+)
 from mmseg_adm.datasets.stream import StreamDataset, StreamPosition
 
 from .report import Report
@@ -49,6 +55,9 @@ def check_data(
         report.check('class counts', _counts, model, everything)
     for split, each in plain.items():
         report.check(f'{split} data', _files, each, label_maps)
+        # In a training DataCheckHook says it.
+        for text in filter(None, map(left_out, each if label_maps else ())):
+            report.add(f'{split} data', 'warning', text)
 
 
 def _counts(model: nn.Module, datasets: Sequence[BaseDataset]) -> str:

@@ -24,6 +24,7 @@ from .data import IMAGES, check_data, crop_of, reduced, training_samples
 from .overview import describe_members, describe_methods, estimate_memory
 from .report import Report
 from .schedules import check_schedules
+from .settings import check_settings
 from .teachers import check_recorded_classes, check_teachers
 from .terms import check_terms, try_step
 
@@ -49,6 +50,7 @@ def inspect_run(
     report = Report()
     with borrowed_random_state():
         model = copy.deepcopy(model)
+        report.attempt('settings', 'warning', check_settings, config, report)
         report.attempt('schedules', 'warning', check_schedules, config, report)
         check_data(model, datasets, label_maps, report)
         data = report.attempt('training images', 'failed', _first_images, model, datasets['train'])

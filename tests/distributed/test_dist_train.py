@@ -119,7 +119,7 @@ def test_one_set_of_files_is_written(folder):
 def test_both_processes_took_part(folder):
     record = read_checkpoint(folder / 'run' / 'iter_2.pth')['meta']['mmseg_adm']
     assert record['processes'] == 2
-    assert record['train_dataloader.batch_size'] == 2
+    assert record['settings']['train_dataloader.batch_size'] == 2
     config = Config.fromfile(folder / 'run' / DEMO.name)
     assert config.env_cfg.dist_cfg.backend == 'gloo'
     assert config.model_wrapper_cfg.device_ids is None

@@ -110,6 +110,17 @@ def test_ranks_pause_a_member_together(launched):
     assert alone[0] != alone[1], 'the ranks would agree anyway'
 
 
+def test_ranks_skip_a_step_together(launched):
+    for rank in range(worker.WORLD_SIZE):
+        states, skipped = torch.load(launched / f'skipped_{rank}.pth', weights_only=True)
+        assert skipped == [0, 1, 1, 1]
+        first, second, third, fourth = states
+        assert all(first[name].equal(second[name]) for name in first)
+        for before, after in ((second, third), (third, fourth)):
+            assert any(not before[name].equal(after[name]) for name in before)
+        assert all(value.isfinite().all() for value in fourth.values())
+
+
 def test_without_its_idle_parameters_ddp_would_refuse(launched):
     for rank in range(worker.WORLD_SIZE):
         problem = (launched / f'without_idle_{rank}.txt').read_text()

@@ -16,9 +16,11 @@ from unittest.mock import patch
 
 import torch
 from mmengine.dist import get_rank, get_world_size
+from mmengine.hooks import Hook
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, init_default_scope
+from mmengine.runner import Runner
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -26,8 +28,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from factory import build, demo_config, distiller_config, raw_batch, segmentor
 from method_cases import METHODS, Variant
 
+from mmseg_adm.commands.launch import prepare_runner
 from mmseg_adm.datasets import StreamSampler
 from mmseg_adm.models import KnowledgeDistiller
+from mmseg_adm.models.methods import ADM
 from mmseg_adm.models.step import DistillationStep
 from mmseg_adm.preflight import inspect_run
 
@@ -244,6 +248,44 @@ def inspect(folder: Path) -> None:
     (folder / f'preflight_{get_rank()}.json').write_text(json.dumps(found))
 
 
+class States(Hook):
+    """All weights and statistics after each iteration."""
+
+    def __init__(self) -> None:
+        self.states: list[dict] = []
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        state = runner.model.module.state_dict()
+        self.states.append({name: value.clone() for name, value in state.items()})
+
+
+def skip(folder: Path) -> None:
+    """Train four steps, of which the second has a NaN in the second rank's loss alone."""
+    config = demo_config(folder / 'city_0', folder / 'skipped', train_cfg__val_begin=1000)
+    config.default_hooks = dict(
+        finite_loss=dict(type='mmseg_adm.FiniteLossHook', action='skip'),
+        schedule=dict(type='mmseg_adm.DistillScheduleHook'),
+    )
+    config.val_cfg = config.val_dataloader = config.val_evaluator = None
+    prepare_runner(config, launcher='pytorch')
+    forward, calls = ADM.forward, []
+
+    def broken(method: ADM, step: DistillationStep) -> dict[str, Tensor]:
+        losses = forward(method, step)
+        calls.append(1)
+        if len(calls) == 2 and get_rank() == 1:
+            losses['loss_consensus'] = losses['loss_consensus'] * float('nan')
+        return losses
+
+    states = States()
+    with patch.object(ADM, 'forward', broken):
+        runner = Runner.from_cfg(config)
+        runner.register_hook(states)
+        runner.train()
+    skipped = runner.message_hub.log_scalars['train/skipped_steps'].data[0].tolist()
+    torch.save((states.states, skipped), folder / f'skipped_{get_rank()}.pth')
+
+
 def main() -> None:
     """Run the checks, those that leave DDP in pieces last."""
     folder = Path(sys.argv[1])
@@ -256,6 +298,7 @@ def main() -> None:
     compare_gradients(folder, 'joined')
     with patch.object(DistillationStep, 'reduce_mean', staticmethod(lambda total: total)):
         compare_gradients(folder, 'local')
+    skip(folder)
     decide(folder)
     with patch.object(DistillationStep, 'reduce_mean', staticmethod(lambda total: total)):
         decide(folder, 'alone')

@@ -1,4 +1,3 @@
-import math
 import shutil
 from pathlib import Path
 
@@ -11,8 +10,7 @@ from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 from mmseg.datasets import BaseSegDataset
 
-from mmseg_adm.datasets.checks import check_classes, check_data_paths, check_labels
-from mmseg_adm.models.methods import ADM
+from mmseg_adm.datasets.checks import check_classes, check_data_paths, check_labels, left_out
 
 CONFIGS = ROOT / 'configs/_base_/datasets'
 SUFFIXES = {'ade': ('training', 'validation'), 'camvid': ('train', 'val')}
@@ -252,60 +250,76 @@ def test_maps_are_read_evenly_spread(max_samples, found, tmp_path):
         check_labels(dataset, max_samples)
 
 
-# ------------------------------------------------------------------------ finite losses
+def write_labels(root, split, values, dtype=np.uint8):
+    """Replace every label map of a split by one value."""
+    for path, value in zip(labels_of(root, split), values, strict=False):
+        shape = cv2.imread(str(path), cv2.IMREAD_UNCHANGED).shape
+        cv2.imwrite(str(path), np.full(shape, value, dtype))
 
 
-@pytest.fixture
-def broken_from(monkeypatch):
-    """Let a term of ADM become another value in and after an iteration, counted from 1."""
-
-    def set_up(iteration, value):
-        forward = ADM.forward
-        calls = []
-
-        def broken(self, step):
-            losses = forward(self, step)
-            calls.append(1)
-            if len(calls) >= iteration:
-                losses['loss_consensus'] = losses['loss_consensus'] * value
-            return losses
-
-        monkeypatch.setattr(ADM, 'forward', broken)
-
-    return set_up
-
-
-@pytest.mark.parametrize('value', [math.nan, math.inf])
-def test_a_loss_that_is_not_finite_is_named(value, broken_from, city, tmp_path):
-    broken_from(2, value)
-    config = demo_config(
-        city, tmp_path, train_cfg__val_begin=1000, default_hooks__finite_loss__interval=1
+def test_labels_that_are_no_bytes_stop_the_run(copied, tmp_path):
+    write_labels(copied, 'train', [258], np.uint16)
+    text = (
+        rf'{labels_of(copied, "train")[0]} holds the value 258, which would be cut to its low '
+        'byte, 2: label maps have 8 bits'
     )
-    with pytest.raises(ValueError) as caught:
-        Runner.from_cfg(config).train()
-    text = str(caught.value)
-    assert text.startswith('not finite at iteration 2: ')
-    named = {part.split('=')[0] for part in text.split(': ', 1)[1].split('. ')[0].split(', ')}
-    assert named == {'loss', 'adm.loss_consensus'}
-    assert f'adm.loss_consensus={value}' in text
+    with pytest.raises(ValueError, match=text):
+        Runner.from_cfg(demo_config(copied, tmp_path / 'run')).train()
 
 
-def test_finite_losses_are_looked_at_by_interval(broken_from, city, tmp_path):
-    broken_from(1, math.nan)
-    config = demo_config(
-        city, tmp_path, train_cfg__val_begin=1000, default_hooks__finite_loss__interval=3
+def test_bytes_in_sixteen_bits_are_bytes(copied, tmp_path):
+    write_labels(copied, 'train', [2], np.uint16)
+    dataset = DATASETS.build(demo_config(copied, '').train_dataloader.dataset.dataset)
+    check_labels(dataset, 100)
+
+
+@pytest.mark.parametrize('split', ['train', 'val'])
+def test_labels_that_are_all_ignored_stop_the_run(split, copied, tmp_path):
+    paths = labels_of(copied, split)
+    write_labels(copied, split, [255] * len(paths))
+    text = rf'none of the {len(paths)} label maps that were read holds a label, such as {paths[0]}'
+    with pytest.raises(ValueError, match=text):
+        Runner.from_cfg(demo_config(copied, tmp_path / 'run')).train()
+
+
+def test_one_labelled_map_is_enough(copied):
+    write_labels(copied, 'train', [255] * (len(labels_of(copied, 'train')) - 1))
+    check_labels(DATASETS.build(demo_config(copied, '').train_dataloader.dataset.dataset), 100)
+
+
+def test_images_that_are_left_out_are_said(tmp_path):
+    root = draw(tmp_path, 'ade')
+    folder = root / 'images' / 'training'
+    dataset = small_dataset(root, 'ade', classes=3)
+    assert left_out(dataset) == ''
+    for name in ('a.JPG', 'b.jpeg', 'notes.txt', '.hidden.png'):
+        (folder / name).write_bytes(b'')
+    (folder / 'link.jpg').symlink_to(folder / 'nowhere.jpg')
+    (folder / 'named.jpg').mkdir()
+    assert len(small_dataset(root, 'ade', classes=3)) == 3, 'mmseg takes none of them'
+    text = left_out(dataset)
+    assert text.startswith(f'left out in {folder}: ')
+    assert set(text.partition(f'{folder}: ')[2].split('; ')) == {
+        'a.JPG, b.jpeg (not ending in .jpg)',
+        'link.jpg (a broken link)',
+        'named.jpg (a folder, named like an image)',
+    }
+
+
+def test_labels_beside_their_images_are_not_left_out(tmp_path):
+    root = draw(tmp_path, 'ade')
+    dataset = small_dataset(root, 'ade', classes=3)
+    for label in (root / 'annotations' / 'training').iterdir():
+        shutil.copy(label, root / 'images' / 'training')
+    dataset.data_prefix['seg_map_path'] = dataset.data_prefix['img_path']
+    assert left_out(dataset) == ''
+
+
+def test_a_training_says_which_images_are_left_out(copied, tmp_path):
+    image = next((copied / 'leftImg8bit' / 'train').rglob('*_leftImg8bit.png'))
+    image.with_suffix('.PNG').write_bytes(image.read_bytes())
+    Runner.from_cfg(demo_config(copied, tmp_path, iters=1, train_cfg__val_begin=1000)).train()
+    (log,) = tmp_path.glob('*/*.log')
+    assert f'WARNING - Images left out in {image.parents[1]}: {image.stem}.PNG (not' in (
+        log.read_text()
     )
-    with pytest.raises(ValueError, match='not finite at iteration 3: '):
-        Runner.from_cfg(config).train()
-
-
-def test_nothing_is_saved_of_a_step_that_was_not_finite(broken_from, city, tmp_path):
-    broken_from(2, math.nan)
-    config = demo_config(
-        city, tmp_path, train_cfg__val_begin=1000, default_hooks__finite_loss__interval=1
-    )
-    config.default_hooks.checkpoint.interval = 1
-    with pytest.raises(ValueError, match='not finite at iteration 2'):
-        Runner.from_cfg(config).train()
-    assert (tmp_path / 'last_checkpoint').read_text().endswith('iter_1.pth')
-    assert not (tmp_path / 'iter_2.pth').exists()

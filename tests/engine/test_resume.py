@@ -1,6 +1,9 @@
+import copy
+
 import pytest
 import torch
 from factory import ROOT, build, demo_config, differences
+from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
@@ -170,34 +173,153 @@ def test_the_stock_data_stream_does_not_resume_exactly(make_config, tmp_path):
     assert any(path.startswith('/state_dict') for path in found)
 
 
-@pytest.mark.parametrize(
-    ('change', 'text'),
-    [
-        (dict(train_dataloader__batch_size=3), r'\n  train_dataloader.batch_size: 2 then, 3 now\n'),
-        (
-            dict(optim_wrapper__accumulative_counts=2),
-            r'\n  optim_wrapper\.accumulative_counts: not set then, 2 now\n',
+BATCH = dict(train_dataloader__batch_size=3)
+SGD = dict(_delete_=True, type='SGD', lr=0.1, momentum=0.9)
+CROP = 'train_dataloader__dataset__dataset__pipeline'
+# Each makes another training, and most of them another that looks the same.
+CHANGES = {
+    'batch size': (BATCH, 'train_dataloader.batch_size: 2 then, 3 now'),
+    'a method more': (
+        dict(model__methods__extra=dict(type='mmseg_adm.CWD')),
+        'model.methods.extra.type: not set then, mmseg_adm.CWD now',
+    ),
+    'no method': (dict(model__methods__adm=None), 'model.methods.adm.type: mmseg_adm.ADM then,'),
+    'reading': (
+        dict(model__methods__adm__consensus='imitation'),
+        'model.methods.adm.consensus: ',
+    ),
+    'weight': (
+        dict(model__methods__adm__consensus_weight=2.0),
+        'model.methods.adm.consensus_weight: ',
+    ),
+    'tau': (dict(model__methods__kd__tau=2.0), 'model.methods.kd.tau: '),
+    'amp': (
+        dict(optim_wrapper__type='mmseg_adm.CPUAmpOptimWrapper'),
+        'optim_wrapper.type: OptimWrapper then, mmseg_adm.CPUAmpOptimWrapper now',
+    ),
+    'accumulation': (
+        dict(optim_wrapper__accumulative_counts=2),
+        'optim_wrapper.accumulative_counts: not set then, 2 now',
+    ),
+    'clipping': (
+        dict(optim_wrapper__clip_grad=dict(_delete_=True, max_norm=1.0)),
+        'optim_wrapper.clip_grad.max_norm: not set then, 1.0 now',
+    ),
+    'crop': (
+        dict(model__data_preprocessor__size=(64, 64)),
+        'model.data_preprocessor.size: [96, 128] then, [64, 64] now',
+    ),
+    'augmentation': (
+        {f'{CROP}__2__ratio_range': (0.9, 1.1)},
+        'train_dataloader.dataset.dataset.pipeline.2.ratio_range: ',
+    ),
+    'data': (
+        dict(
+            train_dataloader__dataset__dataset__data_prefix=dict(
+                img_path='leftImg8bit/val', seg_map_path='gtFine/val'
+            )
         ),
-        (
-            dict(optim_wrapper__optimizer=dict(type='SGD', lr=0.1)),
-            r'\n  optim_wrapper\.optimizer\.lr: 0.002 then, 0.1 now\n(.*\n)*'
-            r'  optim_wrapper\.optimizer\.type: AdamW then, SGD now\n',
-        ),
-        (
-            dict(model__methods__kd__tau=2.0, model__methods__adm=None),
-            r'\n  model\.methods\.adm\.type: mmseg_adm\.ADM then, not set now\n(.*\n)*'
-            r'  model\.methods\.kd\.tau: \S+ then, 2.0 now\n',
-        ),
-        (dict(randomness__seed=7), r'data stream has seed 7.* has 0: set randomness.seed=0'),
-    ],
-)
-def test_another_setting_is_not_resumed(change, text, make_config, first_checkpoint, tmp_path):
-    config = make_config(
-        tmp_path, iters=4, interval=4, config=OFFLINE, load_from=str(first_checkpoint),
-        resume=True, **change,
-    )  # fmt: skip
-    with pytest.raises(ValueError, match=text):
+        'train_dataloader.dataset.dataset.data_prefix.img_path: leftImg8bit/train then, ',
+    ),
+    'shuffling': (
+        dict(train_dataloader__sampler__shuffle=False),
+        'train_dataloader.sampler.shuffle: ',
+    ),
+    'schedule of a method': (
+        dict(default_hooks__schedule__schedules=dict(adm=dict(start=1))),
+        'default_hooks.schedule.schedules.adm.start: not set then, 1 now',
+    ),
+    'deployed student': (
+        dict(model__student='teacher'), 'model.student: not set then, teacher now'
+    ),
+    'loss of a head': (
+        dict(model__members__student__decode_head__loss_decode__loss_weight=2.0),
+        'model.members.student.decode_head.loss_decode.loss_weight: 1.0 then, 2.0 now',
+    ),
+    'EMA': (
+        dict(custom_hooks=[dict(type='EMAHook', momentum=0.2)]),
+        'custom_hooks.0.momentum: not set then, 0.2 now',
+    ),
+    'learning rate': (
+        dict(optim_wrapper__optimizer__lr=0.1), 'optim_wrapper.optimizer.lr: 0.002 then, 0.1 now'
+    ),
+    'optimizer': (
+        dict(optim_wrapper__optimizer=SGD), 'optim_wrapper.optimizer.type: AdamW then, SGD now'
+    ),
+    'learning rate of a part': (
+        dict(optim_wrapper__paramwise_cfg=dict(custom_keys={'members.student': dict(lr_mult=0.1)})),
+        'optim_wrapper.paramwise_cfg.custom_keys.members.student.lr_mult: not set then, 0.1 now',
+    ),
+    'schedule of the learning rate': (
+        dict(param_scheduler__0__power=2.0), 'param_scheduler.0.power: 0.9 then, 2.0 now'
+    ),
+    'seed': (dict(randomness__seed=7), 'randomness.seed: 0 then, 7 now'),
+}  # fmt: skip
+# Those that a resumed run has from its checkpoint, whatever the config says.
+RESTORED = {
+    'learning rate', 'optimizer', 'learning rate of a part', 'schedule of the learning rate', 'seed'
+}  # fmt: skip
+
+
+@pytest.fixture
+def resumed_from_first(make_config, first_checkpoint, tmp_path):
+    def make(**change):
+        return make_config(
+            tmp_path, **{'iters': 4, 'interval': 4} | change, config=OFFLINE,
+            load_from=str(first_checkpoint), resume=True,
+        )  # fmt: skip
+
+    return make
+
+
+@pytest.mark.parametrize('name', CHANGES)
+def test_another_training_is_not_resumed(name, resumed_from_first):
+    change, line = CHANGES[name]
+    config = resumed_from_first(**copy.deepcopy(change))
+    with pytest.raises(ValueError) as caught:
         train(config)
+    text = str(caught.value)
+    assert text.startswith('the checkpoint belongs to a run with other settings, so resuming it')
+    assert f'\n  {line}' in text
+    assert ('No resumed run can change these' in text) == (name in RESTORED)
+    assert ('To resume all the same: --allow-changes' in text) == (name not in RESTORED)
+
+
+def test_what_a_checkpoint_restores_cannot_be_allowed(resumed_from_first):
+    config = resumed_from_first(optim_wrapper__optimizer__lr=0.1, **BATCH)
+    config.default_hooks.resume_guard.allow_changes = True
+    with pytest.raises(ValueError) as caught:
+        train(config)
+    text = str(caught.value)
+    assert 'these, which come with its checkpoint:\n  optim_wrapper.optimizer.lr: 0.002' in text
+    assert 'batch_size' not in text
+    assert 'without --resume, with load_from=CHECKPOINT' in text
+
+
+def test_what_is_no_other_training_is_resumed(resumed_from_first, city, tmp_path):
+    moved = tmp_path / 'moved'
+    moved.symlink_to(city, target_is_directory=True)
+    options = dict(
+        iters=2, interval=2, workers=1,
+        train_cfg__val_interval=7,
+        train_dataloader__dataset__dataset__data_root=str(moved),
+        model__members__student__backbone__init_cfg=None,
+        default_hooks__logger__interval=2,
+        default_hooks__finite_loss__action='skip',
+        env_cfg__cudnn_benchmark=False,
+    )  # fmt: skip
+    config = resumed_from_first(**options)
+    # One iteration more than the first run had, and a schedule that ends by as many later.
+    config.param_scheduler[0].end = make_end = first_end(config) + 1
+    assert train(config) == [1]
+    (log,) = tmp_path.glob('*/*.log')
+    text = log.read_text()
+    assert 'Schedules are the ones of the checkpoint, and end where they did' in text
+    assert f'param_scheduler.0.end: {make_end - 1} then, {make_end} now' in text
+
+
+def first_end(config):
+    return Config.fromfile(OFFLINE).param_scheduler[0].end
 
 
 def test_another_teacher_is_not_resumed(make_config, first_checkpoint, teacher, tmp_path):
@@ -211,30 +333,28 @@ def test_another_teacher_is_not_resumed(make_config, first_checkpoint, teacher, 
         train(config)
 
 
-def test_the_guard_can_be_switched_off_as_its_message_says(make_config, first_checkpoint, tmp_path):
-    config = make_config(
-        tmp_path, iters=2, config=OFFLINE, load_from=str(first_checkpoint), resume=True,
-        train_dataloader__batch_size=3,
-    )  # fmt: skip
-    with pytest.raises(ValueError, match=r'default_hooks\.resume_guard\.strict=False'):
+def test_changes_are_allowed_as_the_message_says(resumed_from_first, tmp_path):
+    config = resumed_from_first(iters=2, **BATCH)
+    with pytest.raises(ValueError, match=r'default_hooks\.resume_guard\.allow_changes=True$'):
         train(config)
-    config.merge_from_dict({'default_hooks.resume_guard.strict': False})
+    config.merge_from_dict({'default_hooks.resume_guard.allow_changes': True})
     assert train(config) == [1]
     logs = ''.join(path.read_text() for path in tmp_path.glob('*/*.log'))
     warning = 'WARNING - Resumed a run with other settings:\n  train_dataloader.batch_size: 2 then'
     assert warning in logs
 
 
-def test_another_number_of_processes_is_not_resumed(make_config, first_checkpoint, tmp_path):
+def test_another_number_of_processes_is_resumed_and_said(
+    make_config, first_checkpoint, resumed_from_first, tmp_path
+):
     checkpoint = read_checkpoint(first_checkpoint)
     checkpoint['meta']['mmseg_adm']['processes'] = 2
     torch.save(checkpoint, tmp_path / 'two_processes.pth')
-    config = make_config(
-        tmp_path, iters=2, config=OFFLINE, load_from=str(tmp_path / 'two_processes.pth'),
-        resume=True,
-    )  # fmt: skip
-    with pytest.raises(ValueError, match='processes: 2 then, 1 now'):
-        train(config)
+    config = resumed_from_first(iters=2)
+    config.load_from = str(tmp_path / 'two_processes.pth')
+    assert train(config) == [1]
+    (log,) = tmp_path.glob('*/*.log')
+    assert 'WARNING - Resumed with 1 processes in place of 2: a step takes in' in log.read_text()
 
 
 def test_loading_without_resuming_takes_other_settings(make_config, first_checkpoint, tmp_path):

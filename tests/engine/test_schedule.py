@@ -168,6 +168,7 @@ def test_a_method_that_does_not_run_is_left_as_it_is(city, tmp_path, counts, mov
         (dict(ramp='linear'), "schedule of 'adm' has a ramp without ramp_iters"),
         (dict(ramp='linear', ramp_iters=0), 'has a ramp without ramp_iters'),
         (dict(start=-1), 'start must be an integer >= 0, got -1'),
+        (dict(start=True), 'start must be an integer >= 0, got True'),
         (dict(start=0.5), 'start must be an integer >= 0, got 0.5'),
         (dict(start=None), 'start must be an integer >= 0, got None'),
         (dict(ramp_iters='3'), "ramp_iters must be an integer >= 0, got '3'"),

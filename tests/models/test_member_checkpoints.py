@@ -125,6 +125,17 @@ def test_a_wrapped_network_must_fit_as_well(save):
     ]
 
 
+@EITHER
+@pytest.mark.parametrize('number', [float('nan'), float('inf')])
+def test_weights_that_are_not_finite(number, frozen, save):
+    weights = build(segmentor(WIDTH)).state_dict()
+    weights['backbone.layer1.0.bn1.running_var'][0] = number
+    (line,) = refused(save(weights), frozen=frozen)
+    assert line.startswith(
+        'holds weights that are not finite (NaN or infinite): backbone.layer1.0.b'
+    )
+
+
 @pytest.fixture(scope='module')
 def averaged(city, tmp_path_factory):
     """A run with averaged weights: its config, its runner, and its checkpoint."""

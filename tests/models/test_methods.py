@@ -4,11 +4,11 @@ import math
 import pytest
 import torch
 from factory import distiller_config, losses_of, raw_batch
+from host_waits import Waits
 from method_cases import METHOD, METHODS, PAIRS, VARIANTS
 from method_models import blocks, build, network, receivers, terms_of, weights_of
 from mmengine.registry import MODELS
 from torch.testing import assert_close
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmseg_adm.models import methods
 from mmseg_adm.models.methods import DistillationMethod, adm
@@ -125,20 +125,6 @@ def test_a_batch_without_labels_gives_finite_zeros(variant):
     assert all(parameter.grad.isfinite().all() for parameter in trained)
 
 
-class Waits(TorchDispatchMode):
-    """Counts the operations after which the host must wait for the device."""
-
-    count = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        selects = func is torch.ops.aten.index.Tensor and any(
-            index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1]
-        )
-        waits = ('_local_scalar_dense', 'nonzero', 'masked_select')
-        self.count += selects or func.overloadpacket.__name__ in waits
-        return func(*args, **(kwargs or {}))
-
-
 @for_each_variant
 def test_no_method_waits_for_the_device(variant):
     model = build(variant)
@@ -252,6 +238,9 @@ def test_adm_plugs_into(other):
 # ---------------------------------------------------------------------------- wrong values
 
 WRONG = [
+    ('KD', dict(tau=1e-30), 'tau must be from 0.01 to 100, got 1e-30: papers have 1 to 20'),
+    ('CWD', dict(tau=1e30), 'tau must be from 0.01 to 100, got 1e'),
+    ('ADM', dict(class_weight='yes'), "class_weight must be True or False, got 'yes'"),
     ('KD', dict(tua=2), r"no option 'tua'\. Did you mean 'tau'\? Its options: student, teacher"),
     ('ADM', dict(consensus_wieght=2), "Did you mean 'consensus_weight'"),
     ('ADM', dict(consensus='foo'), "consensus must be one of 'alignment', .*None, got 'foo'"),

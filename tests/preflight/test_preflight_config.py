@@ -1,5 +1,6 @@
 """A config fed with wrong things: each is one short line."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -7,9 +8,13 @@ import cv2
 import pytest
 import torch
 from method_models import network
+from mmengine.config import Config
 
 from mmseg_adm.checkpoint import read_checkpoint
-from mmseg_adm.preflight import as_text, inspect_config
+from mmseg_adm.config.lengths import check_lengths
+from mmseg_adm.config.names import configs_of
+from mmseg_adm.preflight import Report, as_text, inspect_config
+from mmseg_adm.preflight.settings import check_settings
 
 pytestmark = pytest.mark.core
 
@@ -261,3 +266,112 @@ def test_a_plain_segmentor(preflight_config):
     assert (member.name, member.role) == ('model', 'trained')
     assert member.flops > 0
     assert report.terms == report.methods == []
+
+
+# --------------------------------------------------- what a run would take without a word
+
+
+@pytest.mark.parametrize(
+    ('key', 'meant'),
+    [
+        ('train_dataloder', 'train_dataloader'),
+        ('optim_wraper', 'optim_wrapper'),
+        ('param_schedulers', 'param_scheduler'),
+        ('default_hook', 'default_hooks'),
+    ],
+)
+def test_a_misspelt_name_at_the_top(key, meant, preflight_config):
+    preflight_config[key] = dict(batch_size=4)
+    preflight_config.my_own_variable = 1
+    assert checks(preflight_config)['names'] == (
+        'warning', f"nobody reads '{key}' at the top of the config: is '{meant}' meant?"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize('package', ['mmseg', 'mmseg_adm'])
+def test_variables_of_shipped_configs_are_not_misspelt(package):
+    # One of mmseg's configs sets 'models' where it means 'model', and trains without its sampler.
+    names = {
+        name
+        for path in configs_of(package).rglob('*.py')
+        for name in re.findall(r'^(\w+)\s*=', path.read_text(), re.MULTILINE)
+    } - {'models'}
+    report = Report()
+    check_settings(Config(dict.fromkeys(names) | dict(model=dict(type='EncoderDecoder'))), report)
+    assert report.checks == []
+
+
+def test_no_methods_at_all(preflight_config):
+    preflight_config.model.methods = dict(adm=None)
+    status, text = checks(preflight_config)['methods']
+    assert (status, text.partition(':')[0]) == ('warning', 'there are none')
+
+
+@pytest.mark.parametrize(
+    ('schedule', 'status', 'text'),
+    [
+        (dict(start=4), 'failed', "adm.start is 4, but the run has 4 iterations: 'adm' would nev"),
+        (dict(stop=9), 'warning', "adm.stop is 9, but the run has 4 iterations: 'adm' would not"),
+        (
+            dict(start=2, ramp='linear', ramp_iters=3),
+            'warning',
+            "adm.ramp_iters is 3, but the run has 4 iterations: 'adm' starts at 2 and would not c",
+        ),
+        (dict(start=1, ramp='linear', ramp_iters=3, stop=4), None, ''),
+    ],
+)
+def test_a_method_beyond_the_end_of_the_training(schedule, status, text, preflight_config):
+    preflight_config.default_hooks.schedule.schedules = dict(adm=schedule)
+    found = checks(preflight_config).get('methods')
+    if status is None:
+        assert found is None
+    else:
+        assert found[0] == status
+        assert f'default_hooks.schedule.schedules.{text}' in found[1]
+
+
+LENGTHS = [
+    ({'train_cfg.max_iters': 0}, 'train_cfg.max_iters must be an integer >= 1, got 0'),
+    ({'train_cfg.max_iters': -5}, 'train_cfg.max_iters must be an integer >= 1, got -5'),
+    ({'train_cfg.max_iters': True}, 'train_cfg.max_iters must be an integer >= 1, got True'),
+    ({'train_cfg.val_interval': 0}, 'train_cfg.val_interval must be an integer >= 1, got 0'),
+    (
+        {'default_hooks.checkpoint.interval': 0},
+        'default_hooks.checkpoint.interval must be an integer >= 1, or -1 for never, got 0',
+    ),
+    (
+        {'default_hooks.logger.interval': '50'},
+        "default_hooks.logger.interval must be an integer >= 1, or -1 for never, got '50'",
+    ),
+    (
+        {'custom_hooks': [dict(type='EMAHook', interval=0)]},
+        'custom_hooks.0.interval must be an integer >= 1, or -1 for never, got 0',
+    ),
+]
+
+
+@pytest.mark.parametrize(('options', 'text'), LENGTHS, ids=lambda value: str(value)[:40])
+def test_a_length_of_nothing(options, text, preflight_config):
+    preflight_config.merge_from_dict(options)
+    with pytest.raises(ValueError, match=f'^{re.escape(text)}$'):
+        check_lengths(preflight_config)
+    report = Report()
+    check_settings(preflight_config, report)
+    assert [(each.name, each.text) for each in report.failed] == [('lengths', text)]
+
+
+def test_lengths_that_are_some(preflight_config):
+    preflight_config.merge_from_dict(
+        {'train_cfg.max_iters': 8e4, 'default_hooks.checkpoint.interval': -1}
+    )
+    check_lengths(preflight_config)
+
+
+def test_images_that_are_left_out(copied, preflight_config):
+    image = next((copied / 'leftImg8bit' / 'val').rglob('*.png'))
+    image.with_suffix('.PNG').write_bytes(image.read_bytes())
+    report = inspect_config(preflight_config)
+    warned = [check.text for check in report.checks if check.status == 'warning']
+    assert warned == [
+        f'left out in {image.parents[1]}: {image.stem}.PNG (not ending in _leftImg8bit.png)'
+    ]

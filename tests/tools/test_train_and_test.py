@@ -245,6 +245,39 @@ def test_export_writes_what_the_hook_writes(tools, resumed):
     assert config.model.type == 'EncoderDecoder'
 
 
+@pytest.mark.parametrize('name', ['test', 'export'])
+def test_weights_that_are_not_finite_are_refused(name, tools, resumed):
+    checkpoint = read_checkpoint(resumed / 'iter_6.pth')
+    key = 'members.student.decode_head.conv_seg.bias'
+    checkpoint['state_dict'][key][0] = math.nan
+    torch.save(checkpoint, tools.folder / 'nan.pth')
+    line = mistake(tools.attempt(name, DEMO, 'nan.pth', '--cfg-options', *SMALL_PAIR))
+    assert 'nan.pth holds weights that are not finite (NaN or infinite): ' in line
+    assert line.partition('infinite): ')[2].startswith(key if name == 'test' else key[16:])
+    if name == 'export':
+        assert not (tools.folder / 'export').exists()
+        tools(name, DEMO, 'nan.pth', '--member', 'teacher', '--out', 'kept/teacher.pth',
+              '--cfg-options', *SMALL_PAIR)  # fmt: skip
+
+
+def test_changes_are_of_a_run_that_is_resumed(tools):
+    options = ['--allow-changes', '--cfg-options', *SMALL_PAIR]
+    line = mistake(tools.attempt('train', DEMO, *options))
+    assert line == '--allow-changes belongs to --resume: a new run has nothing to change'
+    assert not (tools.folder / 'work_dirs').exists()
+
+
+def test_a_changed_run_is_resumed_where_that_is_meant(tools, resumed):
+    shutil.copytree(resumed, tools.folder / 'changed')
+    options = [*SMALL_PAIR, 'train_cfg.max_iters=7', 'model.methods.dml.weight=0.5']
+    line = ['train', DEMO, '--work-dir', 'changed', '--resume', '--cfg-options', *options]
+    text = mistake(tools.attempt(*line))
+    assert 'model.methods.dml.weight: not set then, 0.5 now' in text
+    assert 'To resume all the same: --allow-changes' in text
+    tools(*line, '--allow-changes')
+    assert (tools.folder / 'changed' / 'iter_7.pth').is_file()
+
+
 def hashes(folder: Path) -> dict[Path, str]:
     return {
         path: hashlib.sha256(path.read_bytes()).hexdigest()

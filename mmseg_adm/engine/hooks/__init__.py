@@ -5,6 +5,7 @@ from .consensus_picture import ConsensusPictureHook
 from .data_check import DataCheckHook
 from .data_stream import DataStreamHook
 from .finite_loss import FiniteLossHook
+from .finite_weights import FiniteWeightsHook
 from .foreground_probe import ForegroundProbeHook
 from .member_pause import MemberPauseHook
 from .preflight import PreflightHook
@@ -19,6 +20,7 @@ __all__ = [
     'DataStreamHook',
     'DistillScheduleHook',
     'FiniteLossHook',
+    'FiniteWeightsHook',
     'ForegroundProbeHook',
     'MemberPauseHook',
     'PreflightHook',

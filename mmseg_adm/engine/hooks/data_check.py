@@ -5,8 +5,15 @@ from __future__ import annotations
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmseg_adm.datasets.checks import check_classes, check_images, check_labels, plain_datasets
+from mmseg_adm.datasets.checks import (
+    check_classes,
+    check_images,
+    check_labels,
+    left_out,
+    plain_datasets,
+)
 from mmseg_adm.engine.unwrap import unwrapped
+from mmseg_adm.models.methods.base import whole
 from mmseg_adm.registry import HOOKS
 
 # That are decoded of each set: the files of all others are named when they are loaded.
@@ -17,6 +24,8 @@ IMAGES = 8
 class DataCheckHook(Hook):
     """Classes of data set and networks agree, label values are among them, and images decode.
 
+    What looks like an image and is left out of the data set is said.
+
     Args:
         max_samples: Label maps that are read per data set, evenly spread, and of some
             of them the images; 0 reads none.
@@ -25,7 +34,7 @@ class DataCheckHook(Hook):
     priority = 'VERY_HIGH'
 
     def __init__(self, max_samples: int = 100) -> None:
-        self.max_samples = max_samples
+        self.max_samples = whole('max_samples', max_samples)
 
     def before_train(self, runner: Runner) -> None:
         """Check the training and the validation set.
@@ -42,3 +51,5 @@ class DataCheckHook(Hook):
                 check_classes(model, dataset)
                 check_images(dataset, min(self.max_samples, IMAGES))
                 check_labels(dataset, self.max_samples)
+                if text := left_out(dataset):
+                    runner.logger.warning(f'Images {text}')

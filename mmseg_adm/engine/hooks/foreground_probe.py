@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mmseg_adm.engine.unwrap import unwrapped
 from mmseg_adm.models.losses import attention, center_over_classes, similarity_map
+from mmseg_adm.models.methods.base import whole
 from mmseg_adm.models.step import DistillationStep
 from mmseg_adm.models.taps import FeatureTap, recording
 from mmseg_adm.registry import HOOKS
@@ -49,8 +50,8 @@ class ForegroundProbeHook(Hook):
     ) -> None:
         self.foreground = tuple(foreground)
         self.pair = tuple(pair)
-        self.interval = interval
-        self.images = images
+        self.interval = whole('interval', interval, at_least=1)
+        self.images = whole('images', images, at_least=1)
         self.measures = True
 
     def before_train(self, runner: Runner) -> None:

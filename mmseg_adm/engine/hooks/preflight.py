@@ -7,6 +7,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmseg_adm.engine.unwrap import unwrapped
+from mmseg_adm.models.methods.base import flag
 from mmseg_adm.preflight import as_text, inspect_run
 from mmseg_adm.registry import HOOKS
 
@@ -26,7 +27,7 @@ class PreflightHook(Hook):
     priority = 'LOWEST'
 
     def __init__(self, enabled: bool = True) -> None:
-        self.enabled = enabled
+        self.enabled = flag('enabled', enabled)
 
     def before_train(self, runner: Runner) -> None:
         """Inspect the run; every process alike, because losses may sum over processes.

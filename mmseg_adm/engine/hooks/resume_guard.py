@@ -2,36 +2,42 @@
 
 from __future__ import annotations
 
-import json
-
-from mmengine.config import Config
 from mmengine.dist import get_world_size
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import Runner
 
 from mmseg_adm.checkpoint import RECORD, install_safe_loading, weights_record
+from mmseg_adm.engine.settings import RESTORED, Change, differences, settings_of, spans
 from mmseg_adm.engine.unwrap import unwrapped
+from mmseg_adm.models.methods.base import flag
 from mmseg_adm.registry import HOOKS
 
-# Parts of the config whose settings are recorded, each by its path.
-SETTINGS = ('model.methods', 'optim_wrapper', 'train_dataloader.batch_size')
+PROCESSES = 'processes'
+SETTINGS = 'settings'
+# How many differences a message lists.
+LISTED = 20
 
 
 @HOOKS.register_module()
 class ResumeGuardHook(Hook):
     """Records what a run depends on in each checkpoint; compares when resuming.
 
-    These are the frozen members' weights, the number of processes, and the settings of methods,
-    optimizers and batch (:data:`SETTINGS`). Checkpoints are read weights-only.
+    These are the settings of networks, methods, data, optimizers and schedules
+    (:func:`mmseg_adm.engine.settings.settings_of`), and the frozen members' weights. A training of
+    another length, data elsewhere and other numbers of workers or processes are no difference.
+    Checkpoints are read weights-only.
 
     Args:
-        strict: Refuse to resume a run with other settings, rather than warn.
+        allow_changes: Resume a run with other settings all the same, where they take effect.
+
+    Raises:
+        ValueError: If ``allow_changes`` is no boolean.
     """
 
     priority = 'VERY_HIGH'
 
-    def __init__(self, strict: bool = True) -> None:
-        self.strict = strict
+    def __init__(self, allow_changes: bool = False) -> None:
+        self.allow_changes = flag('allow_changes', allow_changes)
 
     def before_run(self, runner: Runner) -> None:
         """Make MMEngine read weights only: its loading comes next."""
@@ -62,7 +68,7 @@ class ResumeGuardHook(Hook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Write down what the run depends on and the checkpoint does not hold."""
-        checkpoint['meta'][RECORD] = self._record(runner)
+        checkpoint['meta'][RECORD] = _record(runner)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare with the run that is resumed.
@@ -70,47 +76,72 @@ class ResumeGuardHook(Hook):
         Raises:
             ValueError: If something recorded is another now; with all that is.
         """
-        earlier = checkpoint.get('meta', {}).get(RECORD)
-        if not runner._resume or earlier is None:
+        then = checkpoint.get('meta', {}).get(RECORD)
+        if not runner._resume or then is None:
             return
-        now = self._record(runner)
-        changed = '\n'.join(
-            f'  {key}: {earlier.get(key, "not set")} then, {now.get(key, "not set")} now'
-            for key in sorted(earlier.keys() | now.keys())
-            if earlier.get(key) != now.get(key)
-        )
-        if changed and self.strict:
-            raise ValueError(
-                'the checkpoint belongs to a run with other settings, so resuming it would not '
-                f'continue it:\n{changed}\nTo resume all the same: '
-                '--cfg-options default_hooks.resume_guard.strict=False'
-            )
+        now = _record(runner)
+        changed = [
+            Change(key, then.get(key), now.get(key))
+            for key in sorted((then.keys() | now.keys()) - {PROCESSES, SETTINGS})
+            if then.get(key) != now.get(key)
+        ]
+        changed += differences(then.get(SETTINGS, {}), now[SETTINGS])
+        restored = [each for each in changed if RESTORED.fullmatch(each.path)]
+        if changed and not self.allow_changes:
+            raise ValueError(_refusal(changed, restored))
+        if restored:
+            raise ValueError(_ineffective(restored))
         if changed:
-            runner.logger.warning(f'Resumed a run with other settings:\n{changed}')
-
-    @staticmethod
-    def _record(runner: Runner) -> dict:
-        record: dict = {'processes': get_world_size()}
-        for path in SETTINGS:
-            record.update(_flat(path, _setting(runner.cfg, path)))
-        for name, member in getattr(unwrapped(runner), 'frozen', {}).items():
-            record[weights_record(name)] = member.sha256
-        return record
+            runner.logger.warning(f'Resumed a run with other settings:{_listing(changed)}')
+        _say_what_differs(runner, then, now)
 
 
-def _setting(config: Config, path: str) -> object:
-    """What a config has at ``path``, in the types that a checkpoint may hold."""
-    value: object = config.to_dict()
-    for key in path.split('.'):
-        value = value.get(key) if isinstance(value, dict) else None
-    return json.loads(json.dumps(value, default=str))
+def _record(runner: Runner) -> dict:
+    frozen = getattr(unwrapped(runner), 'frozen', {})
+    return {
+        PROCESSES: get_world_size(),
+        SETTINGS: settings_of(runner.cfg),
+        **{weights_record(name): member.sha256 for name, member in frozen.items()},
+    }
 
 
-def _flat(path: str, value: object) -> dict:
-    """Settings by path; what is ``None`` counts as not set."""
-    if not isinstance(value, dict):
-        return {} if value is None else {path: value}
-    items: dict = {}
-    for key, child in value.items():
-        items |= _flat(f'{path}.{key}', child)
-    return items
+def _refusal(changed: list[Change], restored: list[Change]) -> str:
+    text = (
+        'the checkpoint belongs to a run with other settings, so resuming it would not continue '
+        f'it:{_listing(changed)}\n'
+    )
+    if restored:
+        return text + _ineffective(restored)
+    return (
+        f'{text}To resume all the same: --allow-changes (in Python allow_changes=True), or '
+        '--cfg-options default_hooks.resume_guard.allow_changes=True'
+    )
+
+
+def _ineffective(restored: list[Change]) -> str:
+    """Optimizers and schedules go on as they were: to say yes to these would be to ignore them."""
+    return (
+        f'No resumed run can change these, which come with its checkpoint:{_listing(restored)}\n'
+        'Set them as they were, or start another run from the weights: without --resume, with '
+        'load_from=CHECKPOINT and a work dir of its own'
+    )
+
+
+def _listing(changed: list[Change]) -> str:
+    lines = [f'\n  {each}' for each in changed[:LISTED]]
+    if len(changed) > LISTED:
+        lines.append(f'\n  and {len(changed) - LISTED} more')
+    return ''.join(lines)
+
+
+def _say_what_differs(runner: Runner, then: dict, now: dict) -> None:
+    """What is no other training, and yet not the same."""
+    if then.get(PROCESSES) != now[PROCESSES]:
+        runner.logger.warning(
+            f'Resumed with {now[PROCESSES]} processes in place of {then.get(PROCESSES)}: a step '
+            'takes in as many batches'
+        )
+    if lasting := spans(then.get(SETTINGS, {}), now[SETTINGS]):
+        runner.logger.warning(
+            f'Schedules are the ones of the checkpoint, and end where they did:{_listing(lasting)}'
+        )

@@ -131,7 +131,8 @@ def _check(name: str, **options: object) -> None:
             expected = f'{", ".join(map(repr, RAMPS))} or None'
         else:
             optional = option == 'stop' and value is None
-            valid, expected = optional or (isinstance(value, int) and value >= 0), 'an integer >= 0'
+            whole = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+            valid, expected = optional or whole, 'an integer >= 0'
         if not valid:
             raise ValueError(
                 f"the schedule of '{name}': {option} must be {expected}, got {value!r}"

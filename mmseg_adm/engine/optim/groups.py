@@ -9,6 +9,8 @@ import torch
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import Tensor, nn
 
+from mmseg_adm.models.methods.base import whole
+
 DTYPES = {None: None, 'float16': torch.float16, 'bfloat16': torch.bfloat16}
 
 
@@ -43,8 +45,7 @@ class GroupOptimWrapper(OptimWrapperDict):
         super().__init__(**wrappers)
         for name, wrapper in self.items():
             wrapper.grad_name = f'{name}.{getattr(wrapper, "grad_name", "grad_norm")}'
-        if not isinstance(accumulative_counts, int) or accumulative_counts < 1:
-            raise ValueError(f'accumulative_counts must be an integer > 0: {accumulative_counts!r}')
+        whole('accumulative_counts', accumulative_counts, at_least=1)
         if dtype not in DTYPES:
             raise ValueError(f"dtype must be 'float16', 'bfloat16' or None, got {dtype!r}")
         if loss_scale != 'dynamic' and not isinstance(loss_scale, Mapping):

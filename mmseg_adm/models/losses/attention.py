@@ -11,6 +11,10 @@ from .reduction import check_positions, position_weight, weighted_mean
 # Attention is of second order in the features, and so small; for the same reason the gradient
 # at zero vanishes whatever is divided by.
 ATTENTION_EPS = 1e-8
+# Of FFSD's attention, which is pulled to a target that is as long as the peer's: the least length
+# that is divided by, and the largest that is asked for. A map of mean square 1 has the length 8;
+# beyond both, the gradient of a float16 map would be infinite.
+LEAST_LENGTH, LARGEST_LENGTH = 1e-4, 1e3
 
 
 def attention(maps: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -98,7 +102,7 @@ def shifted_attention(maps: Tensor, valid: Tensor | None = None) -> tuple[Tensor
     (arXiv 2103.14473). With a = A(F), n = |a| and a' = a/n: the target is n - a' where a' is
     above the (D/3)-th smallest of its D valid entries and a' elsewhere; the features are
     F + n (target - a') / C. Everywhere n * sqrt(64/D) stands for n: that is n at the paper's
-    D = 8*8, and nothing depends on the resolution. No gradient.
+    D = 8*8, and nothing depends on the resolution; it is at most 1000. No gradient.
 
     Args:
         maps: (B, C, h, w), detached here.
@@ -111,7 +115,8 @@ def shifted_attention(maps: Tensor, valid: Tensor | None = None) -> tuple[Tensor
     mask = position_weight(maps, valid).flatten(1)
     response = attention(maps, valid)
     count = mask.sum(dim=1, keepdim=True).clamp(min=1)
-    scale = response.norm(dim=1, keepdim=True) * (64 / count).sqrt()
+    length = response.norm(dim=1, keepdim=True) * (64 / count).sqrt()
+    scale = length.clamp(max=LARGEST_LENGTH)
     response = _relative(response, mask)
     ranked = response.masked_fill(mask == 0, torch.inf).sort(dim=1).values
     third = (count / 3).floor().clamp(min=1).long() - 1
@@ -150,4 +155,4 @@ def diversity(
 def _relative(response: Tensor, mask: Tensor) -> Tensor:
     """Attention (B, h*w) over its length, of the size that it has at 8x8 positions."""
     count = mask.sum(dim=1, keepdim=True)
-    return F.normalize(response, dim=1, eps=ATTENTION_EPS) * (count / 64).sqrt()
+    return F.normalize(response, dim=1, eps=LEAST_LENGTH) * (count / 64).sqrt()

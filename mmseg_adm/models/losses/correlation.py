@@ -19,6 +19,9 @@ from .reduction import check_pair, position_weight, weighted_mean
 # gradient would outweigh all others.
 EPS_INTER = 1e-4
 EPS_INTRA = 1e-3
+# The least probability, that of a logit 80 below the others: relative deviations are divided by
+# the mean of a class, and 1 over a smaller mean is infinite in float32, or its gradient is.
+LEAST_PROBABILITY = 1e-35
 
 
 def inter_class_correlation(
@@ -77,6 +80,8 @@ def intra_class_correlation(
     check_pair(student_logits, teacher_logits)
     mask = position_weight(student_logits, valid)[:, None]
     maps = torch.stack(_distributions(student_logits, teacher_logits, tau))
+    # Where nothing counts a class may be 1e30 times as likely as its mean.
+    maps = torch.where(mask > 0, maps.clamp(min=LEAST_PROBABILITY), torch.zeros_like(maps))
 
     def total(values: Tensor) -> Tensor:
         summed = (values * mask).sum(dim=(-4, -2, -1))

@@ -24,7 +24,7 @@ from ..losses.similarity import CONTRASTS
 from ..own_cross_entropy import OwnCrossEntropy
 from ..step import DistillationStep
 from ..taps import channels_at
-from .base import DistillationMethod, non_negative, one_of
+from .base import DistillationMethod, flag, non_negative, one_of
 
 CONSENSUS = ('alignment', 'modulation', 'imitation', 'channelwise', 'reweighting', None)
 DIVERGENCE = ('weighting', 'modulation', 'repulsion', 'reweighting', None)
@@ -134,7 +134,7 @@ class ADM(DistillationMethod):
         self.divergence = one_of('divergence', divergence, DIVERGENCE)
         self.at: str = one_of('at', at, ('features', 'logits'))
         self.contrast = one_of('contrast', contrast, (*CONTRASTS, None))
-        self.class_weight = class_weight
+        self.class_weight = flag('class_weight', class_weight)
         self.control = one_of('control', control, CONTROLS)
         if consensus_weight is None:
             consensus_weight = 5.0 if consensus == 'channelwise' else 1.0

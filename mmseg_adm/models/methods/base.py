@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from ..step import DistillationStep
 
 Choice = TypeVar('Choice', str, str | None)
+# What a softmax of logits can be divided by.
+LEAST_TAU, LARGEST_TAU = 0.01, 100
 
 
 class DistillationMethod(nn.Module):
@@ -67,6 +69,33 @@ def positive(option: str, value: float) -> float:
     if non_negative(option, value) == 0:
         raise ValueError(f'{option} must be greater than 0')
     return float(value)
+
+
+def temperature(option: str, value: float) -> float:
+    """``value``, or a ``ValueError`` unless a softmax at that temperature says something.
+
+    Beyond these bounds logits divided by it overflow, or all classes come out equally likely.
+    """
+    if not LEAST_TAU <= positive(option, value) <= LARGEST_TAU:
+        raise ValueError(
+            f'{option} must be from {LEAST_TAU} to {LARGEST_TAU}, got {value!r}: papers have '
+            '1 to 20'
+        )
+    return float(value)
+
+
+def whole(option: str, value: int, at_least: int = 0) -> int:
+    """``value``, or a ``ValueError`` that names the option unless it is so large an integer."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
+        raise ValueError(f'{option} must be an integer >= {at_least}, got {value!r}')
+    return value
+
+
+def flag(option: str, value: bool) -> bool:
+    """``value``, or a ``ValueError`` that names the option unless it is ``True`` or ``False``."""
+    if not isinstance(value, bool):
+        raise ValueError(f'{option} must be True or False, got {value!r}')
+    return value
 
 
 def several(option: str, names: Sequence[str], at_least: int = 2) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from mmseg_adm.registry import MODELS
 
 from ..losses import channel_wise_divergence
 from ..step import DistillationStep
-from .base import positive
+from .base import temperature
 from .teacher_student import TeacherStudentMethod
 
 
@@ -40,7 +40,7 @@ class CWD(TeacherStudentMethod):
         weight: float = 5.0,
     ) -> None:
         super().__init__(student, teacher, at, weight)
-        self.tau = positive('tau', tau)
+        self.tau = temperature('tau', tau)
 
     def losses(self, step: DistillationStep, student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
         loss = channel_wise_divergence(student, teacher, self.tau, step.valid(student))

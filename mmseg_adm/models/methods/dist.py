@@ -8,7 +8,7 @@ from mmseg_adm.registry import MODELS
 
 from ..losses import inter_class_correlation, intra_class_correlation
 from ..step import DistillationStep
-from .base import non_negative, positive
+from .base import non_negative, temperature
 from .teacher_student import TeacherStudentMethod
 
 
@@ -37,7 +37,7 @@ class DIST(TeacherStudentMethod):
         intra_weight: float = 1.0,
     ) -> None:
         super().__init__(student, teacher, 'logits')
-        self.tau = positive('tau', tau)
+        self.tau = temperature('tau', tau)
         self.inter_weight = non_negative('inter_weight', inter_weight)
         self.intra_weight = non_negative('intra_weight', intra_weight)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from mmseg_adm.registry import MODELS
 
 from ..step import DistillationStep
-from .base import DistillationMethod, non_negative, positive, several
+from .base import DistillationMethod, non_negative, several, temperature
 
 
 @MODELS.register_module()
@@ -37,7 +37,7 @@ class DML(DistillationMethod):
     ) -> None:
         super().__init__()
         self.members = several('members', members)
-        self.tau = positive('tau', tau)
+        self.tau = temperature('tau', tau)
         self.weight = non_negative('weight', weight)
 
     def reads(self) -> dict[str, tuple[str, ...]]:

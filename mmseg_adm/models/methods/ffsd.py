@@ -13,7 +13,7 @@ from mmseg_adm.registry import MODELS
 from ..losses import attention_transfer, diversity, flattened, shifted_attention, unit_distance
 from ..step import DistillationStep
 from ..taps import map_shapes
-from .base import DistillationMethod, non_negative, positive, several
+from .base import DistillationMethod, non_negative, several, temperature
 
 # Positions of each level's map in the paper's CIFAR setting: its weights refer to means over
 # them. The features, then the stages from the deepest to the shallowest.
@@ -67,7 +67,7 @@ class FFSD(DistillationMethod):
         self.stages = several('stages', stages, at_least=1)
         if len(self.stages) >= len(REFERENCE):
             raise ValueError(f'stages must name 1 to {len(REFERENCE) - 1} modules, got {stages!r}')
-        self.tau = positive('tau', tau)
+        self.tau = temperature('tau', tau)
         self.diversity_weight = non_negative('diversity_weight', diversity_weight)
         self.fusion_weight = non_negative('fusion_weight', fusion_weight)
         self.self_distillation_weight = non_negative(

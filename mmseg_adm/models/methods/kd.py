@@ -7,7 +7,7 @@ from torch import Tensor
 from mmseg_adm.registry import MODELS
 
 from ..step import DistillationStep
-from .base import positive
+from .base import temperature
 from .teacher_student import TeacherStudentMethod
 
 
@@ -32,7 +32,7 @@ class KD(TeacherStudentMethod):
         weight: float = 1.0,
     ) -> None:
         super().__init__(student, teacher, 'logits', weight)
-        self.tau = positive('tau', tau)
+        self.tau = temperature('tau', tau)
 
     def losses(self, step: DistillationStep, student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
         return {'loss_kl': self.weight * step.imitate(student, teacher, self.tau)}

@@ -10,7 +10,7 @@ from mmseg_adm.registry import MODELS
 
 from ..losses import mean_target, min_logit_target, naive_target
 from ..step import DistillationStep
-from .base import DistillationMethod, non_negative, one_of, positive, several
+from .base import DistillationMethod, non_negative, one_of, several, temperature
 
 ENSEMBLES = {'naive': naive_target, 'min_logit': min_logit_target, 'mean': mean_target}
 
@@ -43,7 +43,7 @@ class KDCL(DistillationMethod):
         super().__init__()
         self.members = several('members', members)
         self.ensemble: str = one_of('ensemble', ensemble, tuple(ENSEMBLES))
-        self.tau = positive('tau', tau)
+        self.tau = temperature('tau', tau)
         self.weight = non_negative('weight', weight)
 
     def reads(self) -> dict[str, tuple[str, ...]]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mmseg_adm.registry import MODELS
 
 from ..step import DistillationStep
-from .base import DistillationMethod, non_negative, positive, several
+from .base import DistillationMethod, non_negative, several, temperature
 
 
 @MODELS.register_module()
@@ -51,7 +51,7 @@ class SOKD(DistillationMethod):
         super().__init__()
         members = several('student, bridge and teacher', (student, bridge, teacher), 3)
         self.student, self.bridge, self.teacher = members
-        self.tau = positive('tau', tau)
+        self.tau = temperature('tau', tau)
         self.weight = non_negative('weight', weight)
         self.teacher_weight = non_negative('teacher_weight', teacher_weight)
         self.student_weight = non_negative('student_weight', student_weight)

@@ -8,7 +8,7 @@ from mmseg_adm.registry import MODELS
 
 from ..losses import distribution_distance, label_distance, switching_threshold
 from ..step import DistillationStep
-from .base import DistillationMethod, non_negative, positive
+from .base import DistillationMethod, non_negative, temperature
 
 
 @MODELS.register_module()
@@ -42,7 +42,7 @@ class SwitOKD(DistillationMethod):
         super().__init__()
         self.student = student
         self.teacher = teacher
-        self.tau = positive('tau', tau)
+        self.tau = temperature('tau', tau)
         self.student_weight = non_negative('student_weight', student_weight)
         self.teacher_weight = non_negative('teacher_weight', teacher_weight)
 

@@ -1,0 +1,77 @@
+"""The losses of a training step, on the host before the optimizer steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from mmengine.dist import all_reduce
+from torch import Tensor
+
+TOTAL = 'loss'
+
+
+class StepLosses:
+    """What a step has lost, for one wait of the host.
+
+    The losses are copied while the device goes on with the backward pass, so that who reads them
+    waits for the forward pass alone, and once a step. MMEngine, which waits for each of them when
+    the step is over, can be given what was read.
+
+    Args:
+        shared: Whether :meth:`finite` asks the losses of all processes; it takes them one
+            all-reduce of a number, on the device.
+    """
+
+    def __init__(self, shared: bool = False) -> None:
+        self.shared = shared
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget the step."""
+        self._names: tuple[str, ...] = ()
+        self._copied: Any = None
+        self._read: list[float] | None = None
+
+    @torch.no_grad()
+    def take(self, model: Any, inputs: object, losses: Any) -> None:
+        """Copy what ``model`` returned; its forward hook."""
+        if not (model.training and isinstance(losses, dict)):
+            return
+        # As they are summed and logged.
+        _, named = model.parse_losses(losses)
+        values = [value.detach().float() for value in named.values()]
+        wrong = (~named[TOTAL].detach().isfinite()).float()
+        if self.shared:
+            all_reduce(wrong, op='max')
+        self._names = tuple(named)
+        self._copied, self._read = _Copy(torch.stack([*values, wrong])), None
+
+    def values(self) -> dict[str, float]:
+        """Every logged value by name; none before the first step."""
+        return dict(zip(self._names, self._host(), strict=False))
+
+    def finite(self) -> bool:
+        """Whether the total is finite, and so each term: those of all processes, if shared."""
+        return not any(self._host()[-1:])
+
+    def _host(self) -> list[float]:
+        if self._read is None:
+            self._read = [] if self._copied is None else self._copied.wait()
+        return self._read
+
+
+class _Copy:
+    """Numbers on their way to the host."""
+
+    def __init__(self, values: Tensor) -> None:
+        self.values = values.to('cpu', non_blocking=True)
+        self.event = torch.cuda.Event() if values.is_cuda else None
+        if self.event is not None:
+            self.event.record()
+
+    def wait(self) -> list[float]:
+        """They, once they are there."""
+        if self.event is not None:
+            self.event.synchronize()
+        return self.values.tolist()
