@@ -35,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from mmseg_adm.benchmark import Results, draw_figures, markdown_table, read_plan
     from mmseg_adm.benchmark.summary import Summary
+    from mmseg_adm.writing import remove_leftovers, write_text
 
     # As on Ctrl-C, the trainings end with it.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
@@ -51,13 +52,12 @@ def run(args: argparse.Namespace) -> int:
             raise KeyboardInterrupt('; the same command goes on with what is left') from None
 
     summary = Summary(plan, results)
-    folder.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder)
     text = [f'<!-- mmseg-adm benchmark {args.plan} -->']
     for pair in plan.pairs:
         text += [f'### {pair}', markdown_table(summary, pair)]
         draw_figures(summary, pair, folder, plan.name)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f'{plan.name}.md').write_text('\n\n'.join(text) + '\n')
+    write_text(folder / f'{plan.name}.md', '\n\n'.join(text) + '\n')
     print('\n\n'.join(text[1:]))
     print(f'\nwrote {folder / plan.name}.md, pictures beside it')
     failed = [cell.key for cell in plan.cells if (line := results.of(cell))

@@ -12,9 +12,14 @@ from mmengine.config import Config
 from mmengine.dist import barrier, is_distributed, master_only
 from mmengine.logging import print_log
 
-from mmseg_adm.checkpoint import install_safe_loading, trust_checkpoints
+from mmseg_adm.checkpoint import (
+    install_safe_loading,
+    install_whole_writing,
+    trust_checkpoints,
+)
 from mmseg_adm.config import drop_downloads, read_config, resolve_config
 from mmseg_adm.engine import QuietRunner
+from mmseg_adm.writing import write_text
 
 from .main import MISTAKES
 
@@ -41,6 +46,7 @@ def load_config(
         ValueError: If a member would stay untrained that is to go on from its weights.
     """
     install_safe_loading()
+    install_whole_writing()
     trust_checkpoints(trust_checkpoint)
     config = source if isinstance(source, Config) else read_config(source)
     config = resolve_config(config, cfg_options)
@@ -203,4 +209,5 @@ class EvaluationRunner(QuietRunner):
     @master_only
     def dump_config(self) -> None:
         """Write the config into this run's own folder."""
-        self.cfg.dump(Path(self.log_dir) / Path(self.cfg.filename or 'config.py').name)
+        path = Path(self.log_dir) / Path(self.cfg.filename or 'config.py').name
+        write_text(path, self.cfg.pretty_text)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .flags import add_config_flags, add_runner_flags, config_of
+from .main import RANKS
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -23,7 +25,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--resume',
         action='store_true',
-        help='resume from the latest checkpoint in the work_dir automatically',
+        help='go on from the newest whole checkpoint in the work dir; without any, start',
     )
     parser.add_argument(
         '--amp', action='store_true', help='enable automatic-mixed-precision training'
@@ -41,6 +43,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
+    from mmseg_adm.engine import TrainingTermination
+
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     try:
         train(
@@ -55,6 +59,12 @@ def run(args: argparse.Namespace) -> None:
         )
     except TrainingInterrupt as interrupt:
         raise KeyboardInterrupt(_how_to_resume(interrupt.checkpoint, args.argv)) from None
+    except TrainingTermination as termination:
+        if not any(int(os.environ.get(rank, 0)) for rank in RANKS):
+            how = _how_to_resume(termination.checkpoint, args.argv)
+            text = f'mmseg-adm: terminated after iteration {termination.iteration}{how}'
+            print(text, file=sys.stderr, flush=True)
+        raise  # exits with 143, as after Ctrl-C with 130: 128 and the number of the signal
 
 
 def train(
@@ -77,7 +87,7 @@ def train(
             makes one of two networks. It stays as it is.
         work_dir: Where logs and checkpoints go; by default that of the config, else
             ``work_dirs/<name of the config>``.
-        resume: Go on from the latest checkpoint in ``work_dir``.
+        resume: Go on from the newest whole checkpoint in ``work_dir``; without any, start.
         amp: Mixed precision: float16 on a GPU, bfloat16 on a CPU.
         channels_last: Lay out weights and maps with the channels last.
         preflight: Whether to look at the run first and refuse one that could only go wrong.
@@ -93,12 +103,17 @@ def train(
 
     Raises:
         FileNotFoundError: If config, data or a checkpoint is not there.
-        ValueError: If the config does not fit, or preflight found what must be put right.
+        ValueError: If the config does not fit, preflight found what must be put right, or
+            ``work_dir`` holds the checkpoints of another training.
+        TrainingFault: If data, a worker or the disk failed while it was under way.
+        TrainingInterrupt: After Ctrl-C.
+        TrainingTermination: After SIGTERM, once it has saved a checkpoint.
     """
     from mmengine.dist import is_distributed
 
     from mmseg_adm.datasets.checks import check_data_paths
-    from mmseg_adm.engine import QuietRunner
+    from mmseg_adm.engine import TrainingRunner, TrainingTermination, UnreadableSample
+    from mmseg_adm.engine.training import newest_checkpoint, refuse_another_run
 
     from .launch import (
         enable_amp,
@@ -120,17 +135,49 @@ def train(
     if hook and not preflight:
         hook.enabled = False
     config.resume = resume
+    if not resume:
+        refuse_another_run(config)
     check_data_paths(config)
     runner = None
     try:
         with kept_if_started(config.work_dir, lambda: runner is not None and runner.iter > 0):
-            runner = QuietRunner.from_cfg(config)
+            runner = TrainingRunner.from_cfg(config)
             runner.train()
     except KeyboardInterrupt:
-        raise TrainingInterrupt(_last_checkpoint(config.work_dir)) from None
+        raise TrainingInterrupt(newest_checkpoint(config)) from None
+    except TrainingTermination as termination:
+        termination.checkpoint = newest_checkpoint(config)
+        if not opened_before:
+            leave_process_group()
+        raise
+    except (OSError, UnreadableSample) as error:
+        if runner is None or runner.iter == 0:
+            raise
+        raise TrainingFault(error, runner.iter, newest_checkpoint(config)) from error
     if not opened_before:
         leave_process_group()
     return runner
+
+
+class TrainingFault(OSError):
+    """Data, a worker or the disk failed while a training was under way.
+
+    Args:
+        error: What is wrong.
+        iteration: How many it has trained.
+        checkpoint: The newest whole one that it saved, if it had come to that.
+    """
+
+    def __init__(self, error: Exception, iteration: int, checkpoint: Path | None) -> None:
+        how = (
+            f'go on from {checkpoint} with --resume'
+            if checkpoint
+            else 'start it again: it has saved no checkpoint yet'
+        )
+        super().__init__(
+            f'{error}\nIt happened after iteration {iteration}. Once it is put right, {how}'
+        )
+        self.checkpoint = checkpoint
 
 
 class TrainingInterrupt(KeyboardInterrupt):
@@ -143,11 +190,6 @@ class TrainingInterrupt(KeyboardInterrupt):
     def __init__(self, checkpoint: Path | None) -> None:
         super().__init__(f'; the last checkpoint is {checkpoint}')
         self.checkpoint = checkpoint
-
-
-def _last_checkpoint(work_dir: str) -> Path | None:
-    pointer = Path(work_dir) / 'last_checkpoint'
-    return Path(pointer.read_text().strip()) if pointer.is_file() else None
 
 
 def _how_to_resume(checkpoint: Path | None, argv: list[str]) -> str:

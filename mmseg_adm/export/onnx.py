@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from mmseg_adm.checkpoint import drop_pretrained, member_weights, read_checkpoint
 from mmseg_adm.config import is_distillation_config
+from mmseg_adm.writing import remove_leftovers, whole_file
 
 from .plain import build_plain, cut_out, plain_meta
 from .stand_ins import traceable
@@ -106,15 +107,11 @@ def export_onnx(
     graph = _trace(network, shape)
     graph.model.metadata_props.update(_metadata(plain, content))
     target = Path(target).with_suffix('.onnx')
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_suffix('.partial')
-    try:
+    sizes = tuple((images, *shape) for images in (1, 3)) if shape else SEVERAL_SIZES
+    remove_leftovers(target.parent)
+    with whole_file(target) as partial:
         graph.save(partial, external_data=False)
-        sizes = tuple((images, *shape) for images in (1, 3)) if shape else SEVERAL_SIZES
         difference, largest = _compare(partial, network, sizes, shape)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
     return OnnxExport(target, shape, difference, largest, sizes)
 
 

@@ -17,6 +17,7 @@ from mmseg_adm.checkpoint import (
     local_path,
     member_weights,
     read_checkpoint,
+    save_checkpoint,
     sha256_of,
     weights_of,
     weights_record,
@@ -32,6 +33,7 @@ from mmseg_adm.config.kinds import (
 )
 from mmseg_adm.config.members import MEMBER_OPTIONS, resolve_config
 from mmseg_adm.models.bridge import plain_bridge
+from mmseg_adm.writing import remove_leftovers, write_text
 
 
 def plain_config(config: Config, member: str | None = None) -> Config:
@@ -199,12 +201,9 @@ def export_member(
     """
     plain, content = cut_out(config, checkpoint, member)
     target = Path(target).with_suffix('.pth')
-    target.parent.mkdir(parents=True, exist_ok=True)
-    plain.dump(target.with_suffix('.py'))
-    # A run that is killed here must not leave half a file.
-    partial = target.with_suffix('.partial')
-    torch.save(content, partial)
-    partial.replace(target)
+    remove_leftovers(target.parent)
+    write_text(target.with_suffix('.py'), plain.pretty_text)
+    save_checkpoint(target, content)
     return target
 
 

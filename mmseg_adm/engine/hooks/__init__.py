@@ -1,19 +1,23 @@
 """Hooks: one a file."""
 
 from .channels_last import ChannelsLastHook
+from .checkpoint import CheckpointHook
 from .consensus_picture import ConsensusPictureHook
 from .data_check import DataCheckHook
 from .data_stream import DataStreamHook
 from .finite_loss import FiniteLossHook
 from .foreground_probe import ForegroundProbeHook
 from .member_pause import MemberPauseHook
+from .missed_validation import MissedValidationHook
 from .preflight import PreflightHook
 from .resume_guard import ResumeGuardHook
 from .schedule import DistillScheduleHook
 from .student_checkpoint import StudentCheckpointHook
+from .termination import TerminationHook, TrainingTermination
 
 __all__ = [
     'ChannelsLastHook',
+    'CheckpointHook',
     'ConsensusPictureHook',
     'DataCheckHook',
     'DataStreamHook',
@@ -21,7 +25,10 @@ __all__ = [
     'FiniteLossHook',
     'ForegroundProbeHook',
     'MemberPauseHook',
+    'MissedValidationHook',
     'PreflightHook',
     'ResumeGuardHook',
     'StudentCheckpointHook',
+    'TerminationHook',
+    'TrainingTermination',
 ]
