@@ -16,7 +16,7 @@ from mmseg_adm.writing import write_text
 # that only the next regular one does; the iteration or epoch of the last validation.
 OUTDATED = 'outdated_checkpoints'
 EXTRA = 'extra_checkpoint'
-VALIDATED = 'validated'
+VALIDATED = 'last_validation'
 
 
 @HOOKS.register_module()
