@@ -22,6 +22,7 @@ import socket
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -40,14 +41,19 @@ from mmseg_adm.datasets.synthetic_city import write_synthetic_city
 PAIR = 'pspnet_r18-w32-d8_pspnet_r18-w16-d8'
 CONFIG = f'mmseg_adm::adm/adm_{PAIR}_1xb8-demo_synthetic-city-96x128.py'
 # What a training imports, and takes long to.
-IMPORTED = ('mmseg.datasets', 'mmseg.models', 'mmseg_adm.commands.launch', 'torch._dynamo')
-# Checkpoints of every third iteration, a validation of every sixth: some kills hit each of them.
+IMPORTED = (
+    'mmseg.datasets',
+    'mmseg.models',
+    'mmseg_adm.commands.launch',
+    'torch._dynamo',
+    'mmseg_adm.engine.panel',
+)
+# Checkpoints of every third iteration, a validation of every ninth: some kills hit each of them.
 OPTIONS = (
-    'train_cfg.val_interval=6',
+    'train_cfg.val_interval=9',
     'default_hooks.checkpoint.interval=3',
     'default_hooks.logger.interval=1',
     'default_hooks.preflight.enabled=False',
-    'default_hooks.pictures=None',
     'optim_wrapper.optimizer.lr=0.01',
     'train_dataloader.batch_size=2',
     'model.data_preprocessor.size=(32,48)',
@@ -169,7 +175,10 @@ class Life:
             os.environ.update(self.environment | own)
             torch.set_num_threads(1)
             status = mmseg_adm(argv)
+        except BaseException:  # nothing may go on above this fork
+            traceback.print_exc()
         finally:
+            sys.stdout.flush()
             os._exit(status)
 
     def wait(self, seconds: float | None = None) -> bool:
