@@ -7,6 +7,8 @@ import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
+from .reading import read_checkpoint
+
 
 class Newest(NamedTuple):
     """What a training goes on from.
@@ -74,4 +76,11 @@ def damage_of(path: str | Path) -> str | None:
         return 'it is cut short'
     except Exception as error:  # what stands for a length or an offset may be anything
         return f'it is damaged ({error})'
-    return None if part is None else f'it is damaged: the checksum of {part} is wrong'
+    if part is not None:
+        return f'it is damaged: the checksum of {part} is wrong'
+    try:
+        # What lies around the parts has no checksum; PyTorch is stricter about it than Python.
+        read_checkpoint(path, 'meta')
+    except ValueError as error:
+        return str(error)
+    return None
