@@ -3,10 +3,10 @@
 python benchmarks/soak.py --kills 60 --processes 2
 
 Small networks learn on drawn data, by the command ``mmseg-adm train ... --resume``. Each life of
-the training is a process (or two) of its own, ended by SIGKILL after a random time. At the end
-weights, optimizer, logged values, metrics and the files that are kept must equal those of the
-undisturbed run to the bit; where they don't, the exit status is 1. A training that comes to its
-end before all kills are spent is followed by another one.
+the training is a process (or two) of its own, ended by SIGKILL after a random time, half of them
+once it next writes a file. At the end weights, optimizer, logged values, metrics and the files that
+are kept must equal those of the undisturbed run to the bit; where they don't, the exit status is 1.
+A training that comes to its end before all kills are spent is followed by another one.
 """
 
 from __future__ import annotations
@@ -67,13 +67,15 @@ ITERATIONS = 90
 # Seconds from the start of a life to its kill, at random between these; the first step comes after
 # about half of it.
 LIFE = (0.5, 6.0)
+# The share of kills that then wait for the next write.
+AIMED = 0.5
 # Seconds that the other process has to end by itself.
 PATIENCE = 5.0
 # What a run holds beyond its state: where it lies, when and how fast it ran.
 OF_THE_MOMENT = ('last_ckpt', 'best_ckpt', 'cfg', 'eta', 'experiment_name')
-# In MMEngine's message hub, for display: a validation that is made up for comes before a step, not
-# after one. What the training goes on from is compared.
-DISPLAYED = ('iter', 'epoch')
+# In MMEngine's message hub: for display, where a validation that is made up for comes before a
+# step, not after one; and which files were removed. What is left is compared.
+PASSING = ('iter', 'epoch', 'outdated_checkpoints')
 
 
 def outcome(work_dir: Path) -> dict[str, str]:
@@ -108,7 +110,7 @@ def _contents(path: Path) -> dict:
     if hub := content.pop('message_hub', None):
         infos = hub['runtime_info']
         content['infos'] = {key: value for key, value in _lasting(infos).items()
-                            if key not in DISPLAYED}  # fmt: skip
+                            if key not in PASSING}  # fmt: skip
         content['best'] = Path(infos.get('best_ckpt', 'none')).name
         content['logged'] = _lasting({name: torch.as_tensor(buffer.data[0])
                                       for name, buffer in hub['log_scalars'].items()})  # fmt: skip
@@ -190,10 +192,17 @@ class Life:
                 if ended:
                     del self.living[process]
                     self.statuses.append(os.waitstatus_to_exitcode(status))
-            if deadline is not None and time.monotonic() > deadline:
+            if deadline is not None and time.monotonic() >= deadline:
                 break
             time.sleep(0.01)
         return not self.living
+
+    def waits_for_a_write(self, folder: Path) -> bool:
+        """Whether it begins to write a file there, before it ends."""
+        while not self.wait(0):
+            if next(folder.glob('*.partial'), None):
+                return True
+        return False
 
     def kill(self, processes: list[int]) -> None:
         """End some of its processes, without warning."""
@@ -221,7 +230,9 @@ def soak(kills: int, processes: int, seed: int, folder: Path, iterations: int) -
         work_dir = folder / f'killed_{seen["trainings"]}'
         while seen['kills'] < kills:
             life = Life(work_dir, processes, iterations)
-            if life.wait(chance.uniform(*LIFE)):
+            ended = life.wait(chance.uniform(*LIFE))
+            aimed = chance.random() < AIMED
+            if ended or (aimed and not life.waits_for_a_write(work_dir)):
                 break
             victims = chance.sample(list(life.living), chance.randint(1, len(life.living)))
             life.kill(victims)

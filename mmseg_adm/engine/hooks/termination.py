@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -109,12 +110,21 @@ class TerminationHook(Hook):
 
 
 def outlive_termination(worker_id: int) -> None:
-    """Have a data worker leave it to its training when to end.
+    """Have a data worker end by SIGTERM of its training alone.
 
-    Slurm sends SIGTERM to all processes of a job; the training needs its workers for the steps to
+    Slurm sends it to all processes of a job, but the training needs its workers for the steps to
     the checkpoint, and ends them itself.
 
     Args:
         worker_id: Given by PyTorch.
     """
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    training = os.getppid()
+
+    def wait() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != training:
+            pass
+        os._exit(0)
+
+    # A handler would not be told who sent it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=wait, daemon=True).start()
