@@ -2,7 +2,9 @@
 
 import ast
 import os
+import re
 import shutil
+import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -172,3 +174,28 @@ def test_wherever_it_is_killed_a_run_ends_as_the_undisturbed_one(kills, expected
     others = [name for name in kills.moments if not any(moment in name for moment in SOME)]
     found = {name: different(expected, resumed(city, kills.copies / name)) for name in others}
     assert {name: paths for name, paths in found.items() if paths} == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('processes', [1, 2])
+def test_random_kills_change_nothing(processes, tmp_path):
+    line = [sys.executable, str(ROOT / 'benchmarks' / 'soak.py'), '--kills=6', '--iterations=45']
+    done = subprocess.run(
+        [*line, f'--processes={processes}', f'--folder={tmp_path}'],
+        env=os.environ | {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r'resumed to the end +│ +6 ', done.stdout)
+    assert re.search(r'differences +│ +0 ', done.stdout)
+
+
+def test_a_soak_tells_what_is_different(kills, expected, tmp_path):
+    """Were nothing compared, nothing would be different."""
+    shutil.copytree(kills.work_dir, tmp_path / 'run')
+    shutil.copy(tmp_path / 'run' / 'iter_3.pth', tmp_path / 'run' / 'iter_4.pth')
+    (tmp_path / 'run' / 'student_iter_3.py').unlink()
+    found = different(expected, outcome(tmp_path / 'run'))
+    assert 'student_iter_3.py' in found
+    weights = [key for key in found if key.startswith('iter_4.pth/state_dict/members.student.')]
+    assert len(weights) > 50
