@@ -37,8 +37,6 @@ def run(args: argparse.Namespace) -> int:
     from mmseg_adm.benchmark.summary import Summary
     from mmseg_adm.writing import remove_leftovers, write_text
 
-    # As on Ctrl-C, the trainings end with it.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     # MMEngine reports each variable of the environment that a config reads.
     log_only('WARNING')
     plan = read_plan(args.plan, args.gpus)
@@ -46,10 +44,14 @@ def run(args: argparse.Namespace) -> int:
     results = Results(folder / f'{plan.name}.jsonl')
     if not args.report:
         work_dir = Path(args.work_dir or Path('work_dirs') / plan.name).resolve()
+        # As on Ctrl-C, the trainings end with it.
+        before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
         try:
             train_cells(plan, results, work_dir, args.jobs)
         except KeyboardInterrupt:
             raise KeyboardInterrupt('; the same command goes on with what is left') from None
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
     summary = Summary(plan, results)
     remove_leftovers(folder)

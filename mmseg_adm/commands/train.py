@@ -43,12 +43,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    config = config_of(args)
     from mmseg_adm.engine import TrainingTermination
 
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     try:
         train(
-            config_of(args),
+            config,
             args.work_dir,
             resume=args.resume,
             amp=args.amp,
