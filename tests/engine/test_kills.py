@@ -11,6 +11,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
+from command_line import forget_managers
 from factory import ROOT, demo_config
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MessageHub
@@ -124,6 +125,7 @@ def different(expected: dict, found: dict) -> list[str]:
 
 
 def resumed(city, copy: Path) -> dict:
+    forget_managers()  # as in a new process
     TrainingRunner.from_cfg(make_config(city, copy, resume=True)).train()
     return outcome(copy)
 
