@@ -12,6 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from mmseg_adm.writing import whole_file
+
 from .settings import STUDENT, TEACHER
 from .summary import Spread, Summary
 
@@ -28,7 +30,6 @@ def draw_figures(summary: Summary, pair: str, folder: Path, stem: str) -> list[P
     methods = [name for name in rows if name not in (STUDENT, TEACHER)]
     if not methods:
         return []
-    folder.mkdir(parents=True, exist_ok=True)
     paths = []
     kinds: list[tuple[str, Callable, list[str]]] = [
         ('gain', _draw_gains, methods),
@@ -41,7 +42,8 @@ def draw_figures(summary: Summary, pair: str, folder: Path, stem: str) -> list[P
         figure = Figure(figsize=(9, max(4.5, 1.2 + 0.32 * len(drawn))), layout='constrained')
         draw(figure.subplots(), summary, pair, drawn)
         paths.append(folder / f'{stem}_{pair}_{kind}.png')
-        figure.savefig(paths[-1], dpi=110)
+        with whole_file(paths[-1]) as partial:
+            figure.savefig(partial, dpi=110, format='png')
     return paths
 
 

@@ -11,6 +11,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
+from mmseg_adm.checkpoint import save_checkpoint
 from mmseg_adm.config import (
     is_bridge,
     is_distillation_config,
@@ -302,7 +303,4 @@ def _draw(cell: Cell, path: Path) -> None:
         torch.manual_seed(cell.seed)
         network = MODELS.build(config.model)
         network.init_weights()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix('.partial')
-    torch.save({'state_dict': network.state_dict(), 'meta': {}}, partial)
-    partial.replace(path)
+    save_checkpoint(path, {'state_dict': network.state_dict(), 'meta': {}})

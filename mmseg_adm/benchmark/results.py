@@ -1,12 +1,14 @@
-"""Raw results: one JSON line a cell, appended, never rewritten."""
+"""Raw results: one JSON line a cell, added, never changed."""
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import statistics
 import subprocess
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -14,6 +16,7 @@ import torch
 from mmseg_adm import __version__
 from mmseg_adm.checkpoint import read_checkpoint, weights_of
 from mmseg_adm.stack import installed_versions
+from mmseg_adm.writing import write_text
 
 from .plan import Cell
 
@@ -44,10 +47,12 @@ class Results:
                 raise ValueError(f'{path}, line {number} is damaged: {error}. Remove it') from None
 
     def add(self, line: dict) -> None:
-        """Append a line to the file at once."""
+        """Add a line to the file at once."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open('a') as file:
-            file.write(json.dumps(line) + '\n')
+        with _alone_in(self.path.parent):
+            # As it is now: another benchmark may have added to it.
+            before = self.path.read_text() if self.path.is_file() else ''
+            write_text(self.path, before + json.dumps(line) + '\n')
         self.lines.append(line)
 
     def of(self, cell: Cell) -> dict | None:
@@ -61,6 +66,17 @@ class Results:
         """Lines of the cells that ran to the end, by key."""
         found = {cell.key: self.of(cell) for cell in cells}
         return {key: line for key, line in found.items() if line and line['status'] == 'done'}
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Wait until no other benchmark adds to a file of this folder."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def provenance(cell: Cell) -> dict:
@@ -85,7 +101,7 @@ def collect(work_dir: Path) -> dict:
     logs = sorted(work_dir.glob('*/vis_data/scalars.json'))
     if not logs:
         raise FileNotFoundError(f'no log in {work_dir}')
-    rows = [json.loads(line) for log in logs for line in log.read_text().splitlines()]
+    rows = [row for log in logs for row in _rows_of(log)]
     training = [row for row in rows if 'loss' in row]
     if not training:
         raise ValueError(
@@ -115,6 +131,13 @@ def collect(work_dir: Path) -> dict:
             value.numel() for key, value in weights.items() if key.startswith('methods.')
         ),
     }
+
+
+def _rows_of(log: Path) -> Iterator[dict]:
+    for line in log.read_text().splitlines():
+        # MMEngine was killed, or the disk full, in the middle of one: it is logged again.
+        with suppress(json.JSONDecodeError):
+            yield json.loads(line)
 
 
 def last_checkpoint(work_dir: Path) -> Path | None:

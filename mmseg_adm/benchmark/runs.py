@@ -16,6 +16,8 @@ from queue import Queue
 
 import torch
 
+from mmseg_adm.writing import remove_leftovers
+
 from .lock import locked
 from .plan import Cell, Plan, initial_weights
 from .results import Results, collect, provenance
@@ -51,6 +53,7 @@ def run_plan(
     """
     report = report or (lambda cell, state: None)
     with locked(work_dir) as lock:
+        remove_leftovers(work_dir / 'initial')
         sitting = _Sitting(plan, results, work_dir, jobs, report, lock)
         # In order: a cell that waits for its teacher finds it among those that run already.
         pool = ThreadPoolExecutor(jobs)

@@ -65,9 +65,8 @@ def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from mmseg_adm.benchmark import Results, draw_figures, markdown_table, read_plan
     from mmseg_adm.benchmark.summary import Summary
+    from mmseg_adm.writing import remove_leftovers, write_text
 
-    # As on Ctrl-C, the trainings end with it.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     # MMEngine reports each variable of the environment that a config reads.
     log_only('WARNING')
     plan = read_plan(args.plan, args.gpus)
@@ -76,19 +75,22 @@ def run(args: argparse.Namespace) -> int:
     check_own_table(table)
     results = Results(folder / f'{plan.name}.jsonl')
     if not args.report:
+        # As on Ctrl-C, the trainings end with it.
+        before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
         try:
             train_cells(plan, results, _work_dir(args).resolve(), args.jobs)
         except KeyboardInterrupt:
             raise KeyboardInterrupt('; the same command goes on with what is left') from None
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
     summary = Summary(plan, results)
-    folder.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder)
     text = [f'{HEADER} {args.plan} -->']
     for pair in plan.pairs:
         text += [f'### {pair}', markdown_table(summary, pair)]
         draw_figures(summary, pair, folder, plan.name)
-    folder.mkdir(parents=True, exist_ok=True)
-    table.write_text('\n\n'.join(text) + '\n')
+    write_text(table, '\n\n'.join(text) + '\n')
     print('\n\n'.join(text[1:]))
     print(f'\nwrote {table}, pictures beside it')
     failed = [cell.key for cell in plan.cells if (line := results.of(cell))

@@ -8,7 +8,6 @@ import os
 import shlex
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,17 +51,17 @@ def run(args: argparse.Namespace) -> int:
     os.environ['SYNTHETIC_CITY_ROOT'] = str(data_root.resolve())
 
     options = ['default_hooks.pictures.indices=[0,1,2]', *args.cfg_options]
-    started = time.time()
-    if status := _run('train', CONFIG, '--work-dir', work_dir, '--cfg-options', *options):
+    # A demo that was interrupted goes on.
+    training = ('train', CONFIG, '--work-dir', work_dir, '--resume')
+    if status := _run(*training, '--cfg-options', *options):
         return status
-    minutes = (time.time() - started) / 60
     config = work_dir / CONFIG.rpartition('/')[2]
     checkpoint = Path((work_dir / 'last_checkpoint').read_text())
     student = work_dir / 'export' / 'student.pth'
     for command in (('test', config, checkpoint), ('export', config, checkpoint, '--out', student)):
         if status := _run(*command):
             return status
-    Console().print(closing_table(work_dir, student, minutes))
+    Console().print(closing_table(work_dir, student))
     return 0
 
 
@@ -73,7 +72,7 @@ def _run(*command: object) -> int:
     return subprocess.run([sys.executable, '-m', 'mmseg_adm', *words], check=False).returncode
 
 
-def closing_table(work_dir: Path, student: Path, minutes: float) -> Table:
+def closing_table(work_dir: Path, student: Path) -> Table:
     """What was trained, how good it is, and where it lies."""
     import torch
     from mmengine.config import Config
@@ -84,7 +83,7 @@ def closing_table(work_dir: Path, student: Path, minutes: float) -> Table:
     weights = torch.load(student, weights_only=True)['state_dict']
     config = Config.fromfile(student.with_suffix('.py'))
     pictures = sorted((work_dir / 'pictures').glob('*.png'), key=lambda path: path.stat().st_mtime)
-    table = Table(title=f'Teacher and student, trained together with ADM in {minutes:.1f} min')
+    table = Table(title='Teacher and student, trained together with ADM')
     table.add_column('')
     table.add_column('student', justify='right', overflow='fold')
     table.add_column('teacher', justify='right')

@@ -17,6 +17,7 @@ from mmseg.models import BaseSegmentor
 from mmseg_adm.checkpoint import (
     check_plain_weights,
     install_safe_loading,
+    install_whole_writing,
     trust_checkpoints,
 )
 from mmseg_adm.config import (
@@ -32,6 +33,7 @@ from mmseg_adm.engine import QuietRunner
 from mmseg_adm.engine.unwrap import unwrapped
 from mmseg_adm.mistakes import described
 from mmseg_adm.paths import check_folder, find_checkpoint
+from mmseg_adm.writing import write_text
 
 # What a run on a data set takes beside it and its loop.
 NEEDED = {'train': ('optim_wrapper',), 'test': ('test_evaluator',)}
@@ -59,6 +61,7 @@ def load_config(
         ValueError: If a member would stay untrained that is to go on from its weights.
     """
     install_safe_loading()
+    install_whole_writing()
     trust_checkpoints(trust_checkpoint)
     config = source if isinstance(source, Config) else read_config(source)
     config = resolve_config(config, cfg_options)
@@ -318,4 +321,5 @@ class EvaluationRunner(QuietRunner):
     @master_only
     def dump_config(self) -> None:
         """Write the config into this run's own folder."""
-        self.cfg.dump(Path(self.log_dir) / Path(self.cfg.filename or 'config.py').name)
+        path = Path(self.log_dir) / Path(self.cfg.filename or 'config.py').name
+        write_text(path, self.cfg.pretty_text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from mmseg_adm.paths import check_folder
 
 from .flags import add_config_flags, add_runner_flags, check_config, config_of
+from .main import RANKS
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -25,7 +27,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--resume',
         action='store_true',
-        help='resume from the latest checkpoint in the work_dir automatically',
+        help='go on from the newest whole checkpoint in the work dir; without any, start',
     )
     parser.add_argument(
         '--allow-changes',
@@ -56,9 +58,12 @@ def check(args: argparse.Namespace) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    config = config_of(args)
+    from mmseg_adm.engine import TrainingTermination
+
     try:
         train(
-            config_of(args),
+            config,
             args.work_dir,
             resume=args.resume,
             allow_changes=args.allow_changes,
@@ -70,6 +75,12 @@ def run(args: argparse.Namespace) -> None:
         )
     except TrainingInterrupt as interrupt:
         raise KeyboardInterrupt(_how_to_resume(interrupt.checkpoint, args.argv)) from None
+    except TrainingTermination as termination:
+        if not any(int(os.environ.get(rank, 0)) for rank in RANKS):
+            how = _how_to_resume(termination.checkpoint, args.argv)
+            text = f'mmseg-adm: terminated after iteration {termination.iteration}{how}'
+            print(text, file=sys.stderr, flush=True)
+        raise  # exits with 143, as after Ctrl-C with 130: 128 and the number of the signal
 
 
 def train(
@@ -93,7 +104,7 @@ def train(
             makes one of two networks. It stays as it is.
         work_dir: Where logs and checkpoints go; by default that of the config, else
             ``work_dirs/<name of the config>``.
-        resume: Go on from the latest checkpoint in ``work_dir``.
+        resume: Go on from the newest whole checkpoint in ``work_dir``; without any, start.
         allow_changes: With ``resume``: also with other settings than the run had, where they take
             effect.
         amp: Mixed precision: float16 on a GPU, bfloat16 on a CPU.
@@ -111,13 +122,17 @@ def train(
 
     Raises:
         FileNotFoundError: If config, data or a checkpoint is not there.
-        ValueError: If the config does not fit, is not that of the run that it resumes, or preflight
-            found what must be put right.
+        ValueError: If the config does not fit, is not that of the run that it resumes, preflight
+            found what must be put right, or ``work_dir`` holds the checkpoints of another training.
+        TrainingFault: If data, a worker or the disk failed while it was under way.
+        TrainingInterrupt: After Ctrl-C.
+        TrainingTermination: After SIGTERM, once it has saved a checkpoint.
     """
     from mmengine.dist import is_distributed
 
     from mmseg_adm.config.lengths import check_lengths
-    from mmseg_adm.engine import QuietRunner
+    from mmseg_adm.engine import TrainingRunner, TrainingTermination, UnreadableSample
+    from mmseg_adm.engine.training import newest_checkpoint, refuse_another_run
 
     from .launch import (
         check_run,
@@ -144,13 +159,24 @@ def train(
     check_lengths(config)
     if allow_changes:
         _allow_changes(config)
+    if not resume:
+        refuse_another_run(config)
     runner = None
     try:
         with kept_if_started(config, lambda: runner):
-            runner = QuietRunner.from_cfg(config)
+            runner = TrainingRunner.from_cfg(config)
             runner.train()
     except KeyboardInterrupt:
-        raise TrainingInterrupt(_last_checkpoint(config.work_dir)) from None
+        raise TrainingInterrupt(newest_checkpoint(config)) from None
+    except TrainingTermination as termination:
+        termination.checkpoint = newest_checkpoint(config)
+        if not opened_before:
+            leave_process_group()
+        raise
+    except (OSError, UnreadableSample) as error:
+        if runner is None or runner.iter == 0:
+            raise
+        raise TrainingFault(error, runner.iter, newest_checkpoint(config)) from error
     if not opened_before:
         leave_process_group()
     return runner
@@ -168,6 +194,27 @@ def _allow_changes(config: Config) -> None:
         guard.allow_changes = True
 
 
+class TrainingFault(OSError):
+    """Data, a worker or the disk failed while a training was under way.
+
+    Args:
+        error: What is wrong.
+        iteration: How many it has trained.
+        checkpoint: The newest whole one that it saved, if it had come to that.
+    """
+
+    def __init__(self, error: Exception, iteration: int, checkpoint: Path | None) -> None:
+        how = (
+            f'go on from {checkpoint} with --resume'
+            if checkpoint
+            else 'start it again: it has saved no checkpoint yet'
+        )
+        super().__init__(
+            f'{error}\nIt happened after iteration {iteration}. Once it is put right, {how}'
+        )
+        self.checkpoint = checkpoint
+
+
 class TrainingInterrupt(KeyboardInterrupt):
     """Ctrl-C in a training.
 
@@ -178,11 +225,6 @@ class TrainingInterrupt(KeyboardInterrupt):
     def __init__(self, checkpoint: Path | None) -> None:
         super().__init__(f'; the last checkpoint is {checkpoint}')
         self.checkpoint = checkpoint
-
-
-def _last_checkpoint(work_dir: str) -> Path | None:
-    pointer = Path(work_dir) / 'last_checkpoint'
-    return Path(pointer.read_text().strip()) if pointer.is_file() else None
 
 
 def _how_to_resume(checkpoint: Path | None, argv: list[str]) -> str:

@@ -20,6 +20,8 @@ import cv2
 import numpy as np
 from mmseg.datasets import CityscapesDataset
 
+from mmseg_adm.writing import remove_leftovers, write_bytes
+
 MANIFEST = 'synthetic_city.json'
 VERSION = 2  # of the drawing; raise it when the same seed draws something else
 CITIES = {'train': 'arvenholm', 'val': 'dunmere'}
@@ -346,6 +348,7 @@ def write_synthetic_city(
             raise ValueError(f'{name} must be at least {least[name]}, got {value}')
     counts = {'train': num_train, 'val': num_val}
     _claim(root, {'version': VERSION, **counts, 'size': [height, width], 'seed': seed})
+    remove_leftovers(root, '**/*')
     for number, (split, count) in enumerate(counts.items()):
         for index in range(count):
             stem = f'{split}/{CITIES[split]}/{CITIES[split]}_{index:06d}_000019'
@@ -354,7 +357,7 @@ def write_synthetic_city(
             if not (image.exists() and labels.exists()):
                 scene = draw_scene((seed, number, index), (height, width))
                 for path, pixels in zip((image, labels), scene, strict=True):
-                    _write(path, cv2.imencode('.png', pixels)[1].tobytes())
+                    write_bytes(path, cv2.imencode('.png', pixels)[1].tobytes())
     return root
 
 
@@ -367,19 +370,11 @@ def _claim(root: Path, settings: dict[str, object]) -> None:
             raise ValueError(
                 f'{root} was drawn with {found}, not {settings}: choose another folder'
             )
-    # Half-written files of another process that claims the same folder do not count.
-    elif root.is_file() or any(root.glob('[!.]*')):
+    # What another process, which claims the same folder, has begun to write does not count.
+    elif root.is_file() or any(path.suffix != '.partial' for path in root.glob('[!.]*')):
         raise ValueError(f'{root} is not a folder of a synthetic city: choose another')
     else:
-        _write(manifest, json.dumps(settings, indent=2).encode())
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all: several processes may be at the same folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    temporary.write_bytes(content)
-    temporary.replace(path)
+        write_bytes(manifest, json.dumps(settings, indent=2).encode())
 
 
 def main() -> None:

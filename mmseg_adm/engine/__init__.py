@@ -1,6 +1,7 @@
 """Runner, hooks, loops and optimizer wrappers."""
 
 from .hooks import (
+    CheckpointHook,
     ConsensusPictureHook,
     DataCheckHook,
     DataStreamHook,
@@ -9,18 +10,23 @@ from .hooks import (
     FiniteWeightsHook,
     ForegroundProbeHook,
     MemberPauseHook,
+    MissedValidationHook,
     PreflightHook,
     ResumeGuardHook,
     StudentCheckpointHook,
+    TerminationHook,
+    TrainingTermination,
 )
 from .log_processor import LogProcessor
 from .loops import MembersTestLoop, MembersValLoop
 from .metrics import ClassIoUMetric
 from .optim import CPUAmpOptimWrapper, GroupOptimWrapper, GroupOptimWrapperConstructor
 from .runner import QuietRunner
+from .training import TrainingRunner, UnreadableSample
 
 __all__ = [
     'CPUAmpOptimWrapper',
+    'CheckpointHook',
     'ClassIoUMetric',
     'ConsensusPictureHook',
     'DataCheckHook',
@@ -35,8 +41,13 @@ __all__ = [
     'MemberPauseHook',
     'MembersTestLoop',
     'MembersValLoop',
+    'MissedValidationHook',
     'PreflightHook',
     'QuietRunner',
     'ResumeGuardHook',
     'StudentCheckpointHook',
+    'TerminationHook',
+    'TrainingRunner',
+    'TrainingTermination',
+    'UnreadableSample',
 ]

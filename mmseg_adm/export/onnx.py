@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from mmseg_adm.checkpoint import drop_pretrained, member_weights, read_checkpoint
 from mmseg_adm.config import is_distillation_config
+from mmseg_adm.writing import remove_leftovers, whole_file
 
 from .plain import build_plain, cut_out, plain_meta, with_ending
 from .replacing import EXPORTED_BY
@@ -107,15 +108,11 @@ def export_onnx(
     graph = _trace(network, shape)
     graph.model.metadata_props.update(dict([EXPORTED_BY], **_metadata(plain, content)))
     target = with_ending(target, '.onnx')
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f'{target.name}.partial')
-    try:
+    sizes = tuple((images, *shape) for images in (1, 3)) if shape else SEVERAL_SIZES
+    remove_leftovers(target.parent)
+    with whole_file(target) as partial:
         graph.save(partial, external_data=False)
-        sizes = tuple((images, *shape) for images in (1, 3)) if shape else SEVERAL_SIZES
         difference, largest = _compare(partial, network, sizes, shape)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
     return OnnxExport(target, shape, difference, largest, sizes)
 
 

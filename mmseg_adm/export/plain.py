@@ -18,6 +18,7 @@ from mmseg_adm.checkpoint import (
     local_path,
     member_weights,
     read_checkpoint,
+    save_checkpoint,
     sha256_of,
     weights_of,
     weights_record,
@@ -33,6 +34,7 @@ from mmseg_adm.config.kinds import (
 )
 from mmseg_adm.config.members import MEMBER_OPTIONS, resolve_config
 from mmseg_adm.models.bridge import plain_bridge
+from mmseg_adm.writing import remove_leftovers, write_text
 
 from .replacing import EXPORTED, HEADER
 
@@ -205,12 +207,9 @@ def export_member(
     plain, content = cut_out(config, checkpoint, member)
     content['meta'] |= EXPORTED
     target = with_ending(target, '.pth')
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.with_suffix('.py').write_text(f'{HEADER}\n{plain.pretty_text}')
-    # A run that is killed here must not leave half a file.
-    partial = target.with_suffix('.partial')
-    torch.save(content, partial)
-    partial.replace(target)
+    remove_leftovers(target.parent)
+    write_text(target.with_suffix('.py'), f'{HEADER}\n{plain.pretty_text}')
+    save_checkpoint(target, content)
     return target
 
 

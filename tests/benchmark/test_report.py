@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 from plans import fill, line_of, tiny_plan
@@ -146,6 +147,21 @@ def test_lines_of_other_settings_and_failures_do_not_count(plan, tmp_path):
     again = Results(tmp_path / 'raw.jsonl')
     assert list(again.finished(plan.cells)) == [second.key]
     assert len(again.lines) == 3
+
+
+def test_a_line_is_added_to_what_is_there_or_not_at_all(tmp_path, monkeypatch):
+    first, second = Results(tmp_path / 'raw.jsonl'), Results(tmp_path / 'raw.jsonl')
+    first.add({'cell': 'a'})
+    second.add({'cell': 'b'})
+
+    def kill(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, 'replace', kill)
+    with pytest.raises(KeyboardInterrupt):
+        first.add({'cell': 'c'})
+    assert Results(tmp_path / 'raw.jsonl').lines == [{'cell': 'a'}, {'cell': 'b'}]
+    assert [path.name for path in tmp_path.iterdir()] == ['raw.jsonl']
 
 
 def test_a_damaged_line_is_named(tmp_path):

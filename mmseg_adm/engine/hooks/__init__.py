@@ -1,6 +1,7 @@
 """Hooks: one a file."""
 
 from .channels_last import ChannelsLastHook
+from .checkpoint import CheckpointHook
 from .consensus_picture import ConsensusPictureHook
 from .data_check import DataCheckHook
 from .data_stream import DataStreamHook
@@ -8,13 +9,16 @@ from .finite_loss import FiniteLossHook
 from .finite_weights import FiniteWeightsHook
 from .foreground_probe import ForegroundProbeHook
 from .member_pause import MemberPauseHook
+from .missed_validation import MissedValidationHook
 from .preflight import PreflightHook
 from .resume_guard import ResumeGuardHook
 from .schedule import DistillScheduleHook
 from .student_checkpoint import StudentCheckpointHook
+from .termination import TerminationHook, TrainingTermination
 
 __all__ = [
     'ChannelsLastHook',
+    'CheckpointHook',
     'ConsensusPictureHook',
     'DataCheckHook',
     'DataStreamHook',
@@ -23,7 +27,10 @@ __all__ = [
     'FiniteWeightsHook',
     'ForegroundProbeHook',
     'MemberPauseHook',
+    'MissedValidationHook',
     'PreflightHook',
     'ResumeGuardHook',
     'StudentCheckpointHook',
+    'TerminationHook',
+    'TrainingTermination',
 ]

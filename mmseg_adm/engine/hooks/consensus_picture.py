@@ -19,6 +19,7 @@ from mmseg_adm.engine.panel import draw_panel
 from mmseg_adm.engine.unwrap import unwrapped
 from mmseg_adm.models.step import DistillationStep
 from mmseg_adm.registry import HOOKS
+from mmseg_adm.writing import write_bytes
 
 
 @HOOKS.register_module()
@@ -52,7 +53,6 @@ class ConsensusPictureHook(Hook):
         model = unwrapped(runner)
         dataset = runner.val_dataloader.dataset
         out_dir = Path(runner.work_dir) / self.out_dir
-        out_dir.mkdir(parents=True, exist_ok=True)
         for index in self.indices:
             sample = dataset[index % len(dataset)]
             batch = pseudo_collate([sample])
@@ -68,7 +68,7 @@ class ConsensusPictureHook(Hook):
                 title=f'iteration {runner.iter}',
             )
             path = out_dir / f'consensus_{index}_iter_{runner.iter}.png'
-            cv2.imwrite(str(path), panel[..., ::-1])
+            write_bytes(path, cv2.imencode('.png', panel[..., ::-1])[1].tobytes())
             runner.visualizer.add_image(f'consensus_{index}', panel, step=runner.iter)
 
 

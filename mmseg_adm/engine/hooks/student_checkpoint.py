@@ -8,9 +8,12 @@ from mmengine.dist import master_only
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import Runner
 
+from mmseg_adm.checkpoint import damage_of
 from mmseg_adm.config import is_distillation_config, resolve_config
 from mmseg_adm.export import export_member, plain_config
 from mmseg_adm.registry import HOOKS
+
+from .checkpoint import OUTDATED
 
 
 @HOOKS.register_module()
@@ -19,13 +22,13 @@ class StudentCheckpointHook(Hook):
 
     For the last and for the best ones, after ``CheckpointHook`` has saved them (with the
     averaged weights, where ``EMAHook`` is on). What belongs to a checkpoint that was removed
-    is removed too.
+    is removed too. A resumed run first makes up for what a kill has left undone of either.
     """
 
     priority = 'LOWEST'
 
     def before_train(self, runner: Runner) -> None:
-        """Refuse what could not be exported when the first checkpoint is there.
+        """Refuse what could not be exported when the first checkpoint is there; clear up.
 
         Raises:
             ValueError: If the model is no distiller, or no pipeline prepares images for it.
@@ -35,11 +38,7 @@ class StudentCheckpointHook(Hook):
         self.config = resolve_config(runner.cfg)
         plain_config(self.config)
         self.student = runner.cfg.model.get('student', 'student')
-        self.seen: tuple[Path, ...] = ()
-        # A resumed run goes on with the exports of the run before.
-        folder = Path(runner.work_dir)
-        pairs = ((self._target(path), path) for path in folder.glob('*.pth'))
-        self.exported = {target: path for target, path in pairs if target.is_file()}
+        self._clear_up(runner)
 
     def after_train_iter(
         self,
@@ -63,6 +62,19 @@ class StudentCheckpointHook(Hook):
         return checkpoint.with_name(f'{self.student}_{checkpoint.name}')
 
     @master_only
+    def _clear_up(self, runner: Runner) -> None:
+        """Go on with the exports of a run that is resumed: complete them, remove what is left."""
+        folder = Path(runner.work_dir)
+        targets = {self._target(path): path for path in folder.glob('*.pth')}
+        self.exported = {target: path for target, path in targets.items() if _is_whole(target)}
+        for name in runner.message_hub.runtime_info.get(OUTDATED, ()):
+            self.exported[self._target(folder / name)] = folder / name
+        self._remove_orphans()
+        damaged = [path for path in _saved_checkpoints(runner) if damage_of(path)]
+        self.seen = (*self.exported.values(), *damaged)
+        self._export(runner)
+
+    @master_only
     def _export(self, runner: Runner) -> None:
         saved = _saved_checkpoints(runner)
         new = [checkpoint for checkpoint in saved if checkpoint not in self.seen]
@@ -76,9 +88,13 @@ class StudentCheckpointHook(Hook):
     def _remove_orphans(self) -> None:
         for target, checkpoint in list(self.exported.items()):
             if not checkpoint.is_file():
-                target.unlink(missing_ok=True)
-                target.with_suffix('.py').unlink(missing_ok=True)
+                for path in (target, target.with_suffix('.py')):
+                    path.unlink(missing_ok=True)
                 del self.exported[target]
+
+
+def _is_whole(target: Path) -> bool:
+    return target.is_file() and target.with_suffix('.py').is_file()
 
 
 def _saved_checkpoints(runner: Runner) -> tuple[Path, ...]:

@@ -1,0 +1,202 @@
+"""MMEngine's Runner for a training that may be killed at any moment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.dist import broadcast_object_list, master_only
+from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from torch import nn
+from torch.utils.data import DataLoader
+
+from mmseg_adm.checkpoint import Newest, checkpoints_in, newest_whole
+from mmseg_adm.datasets.checks import plain_datasets
+from mmseg_adm.writing import remove_leftovers, write_text
+
+from .hooks.checkpoint import CheckpointHook
+from .hooks.missed_validation import MissedValidationHook
+from .hooks.termination import TerminationHook, outlive_termination
+from .runner import QuietRunner
+
+# MMEngine's checkpoints, in whose place those are saved that a kill does not damage.
+REPLACED = ('CheckpointHook', 'mmengine.CheckpointHook', MMEngineCheckpointHook)
+# The beginning of what PyTorch says of a worker that is gone.
+LOST_WORKER = 'DataLoader worker'
+
+
+class UnreadableSample(ValueError):
+    """An image of a data set that could not be loaded, with its files.
+
+    Args:
+        message: The text; or that of PyTorch, which raises the error of a worker anew with the
+            worker's traceback before it.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message.rpartition(f'{type(self).__name__}: ')[2].strip())
+
+
+class TrainingRunner(QuietRunner):
+    """Goes on from the newest whole checkpoint of its work dir, and ends in order.
+
+    Saves by :class:`~mmseg_adm.engine.CheckpointHook` where the config says ``CheckpointHook``,
+    makes up for a validation that a kill took, saves before it ends by SIGTERM, and names the
+    files of an image that cannot be loaded. Arguments are those of
+    :class:`mmengine.runner.Runner`.
+    """
+
+    # MMEngine's.
+    _resume: bool
+    _load_from: str | None
+
+    def register_hook(self, hook: Hook | dict, priority: int | str | None = None) -> None:
+        """As in MMEngine, with this package's checkpoints in place of MMEngine's."""
+        if isinstance(hook, dict) and hook.get('type') in REPLACED:
+            hook = hook | dict(type=CheckpointHook)
+        super().register_hook(hook, priority)
+
+    @staticmethod
+    def build_dataloader(
+        dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False
+    ) -> DataLoader:
+        """MMEngine's loader; its workers outlive SIGTERM, its errors name the files."""
+        loader = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
+        for dataset in plain_datasets(loader.dataset):
+            if isinstance(getattr(dataset, 'pipeline', None), Compose):
+                dataset.pipeline = _NamingPipeline(dataset.pipeline.transforms)
+        loader.worker_init_fn = partial(_start_worker, loader.worker_init_fn)
+        return loader
+
+    @master_only
+    def dump_config(self) -> None:
+        """Write the config into the work dir."""
+        name = Path(self.cfg.filename).name if self.cfg.filename else f'{self.timestamp}.py'
+        write_text(Path(self.work_dir) / name, self.cfg.pretty_text)
+
+    def train(self) -> nn.Module:
+        """Train.
+
+        Raises:
+            TrainingTermination: After SIGTERM.
+            UnreadableSample: If an image cannot be loaded.
+            ChildProcessError: If a data worker has died.
+        """
+        if self.rank == 0:
+            _clear_up(Path(self.work_dir))
+        self.register_hook(MissedValidationHook())
+        termination = TerminationHook()
+        self.register_hook(termination)
+        try:
+            return super().train()
+        except RuntimeError as error:
+            if str(error).startswith(LOST_WORKER):
+                raise ChildProcessError(f'a data worker is lost: {error}') from None
+            raise
+        finally:
+            termination.stop_listening()
+
+    def load_or_resume(self) -> None:
+        """Resume from the newest whole checkpoint of the work dir; without any, start.
+
+        A file in ``load_from`` is resumed where the work dir has no checkpoint, or the file is one
+        of its own.
+
+        Raises:
+            ValueError: If there are checkpoints, and none of them is whole.
+        """
+        if self._resume and not self._has_loaded:
+            self._choose_checkpoint()
+        super().load_or_resume()
+
+    def _choose_checkpoint(self) -> None:
+        folder, template = checkpoint_files(self.cfg)
+        named = self._load_from and Path(self._load_from).resolve().parent == folder.resolve()
+        if named or template is None:
+            return
+        # One decides: what is whole to one process must not be damaged to another.
+        found = [newest_whole(folder, template) if self.rank == 0 else Newest(None, {})]
+        broadcast_object_list(found)
+        path, skipped = found[0]
+        messages = [f'Skipped {path}: {why}' for path, why in skipped.items()]
+        for message in messages:
+            self.logger.warning(message)
+        if path is not None:
+            self._load_from = str(path)
+        elif messages:
+            raise ValueError('\n'.join([
+                f'no checkpoint in {folder} is whole:', *messages,
+                'Remove them to start anew, or choose another --work-dir',
+            ]))  # fmt: skip
+        elif self._load_from is None:
+            self.logger.info(f'There is no checkpoint in {folder}: starting a new training')
+            self._resume = False
+
+
+def checkpoint_files(config: Config) -> tuple[Path, str | None]:
+    """Where a training saves its checkpoints, and the template of their names.
+
+    The template is ``None`` if it saves none.
+    """
+    work_dir = Path(config.work_dir)
+    hook = (config.get('default_hooks') or {}).get('checkpoint', {})
+    if hook is None:
+        return work_dir, None
+    # As MMEngine has it.
+    folder = Path(hook.out_dir) / work_dir.name if hook.get('out_dir') else work_dir
+    default = 'epoch_{}.pth' if hook.get('by_epoch', True) else 'iter_{}.pth'
+    return folder, hook.get('filename_tmpl') or default
+
+
+def refuse_another_run(config: Config) -> None:
+    """Refuse to start a training over the checkpoints of another one.
+
+    Raises:
+        ValueError: If there are any, with the two ways out.
+    """
+    folder, template = checkpoint_files(config)
+    found = checkpoints_in(folder, template) if template else []
+    if found:
+        raise ValueError(
+            f'{folder} holds the checkpoints of a training, {found[0].name} is the newest: go on '
+            'with it by --resume, or choose another --work-dir'
+        )
+
+
+def newest_checkpoint(config: Config) -> Path | None:
+    """The newest whole checkpoint of a training, if it has come to one."""
+    folder, template = checkpoint_files(config)
+    return newest_whole(folder, template).path if template else None
+
+
+class _NamingPipeline(Compose):
+    """A pipeline that says which files it failed on."""
+
+    def __call__(self, data: dict) -> dict | None:
+        files = ', '.join(str(data[key]) for key in ('img_path', 'seg_map_path') if data.get(key))
+        try:
+            return super().__call__(data)
+        except Exception as error:  # a decoder or a transform may raise anything
+            raise UnreadableSample(
+                f'could not load {files}: {error or type(error).__name__}'
+            ) from error
+
+
+def _start_worker(initialize: Callable[[int], None] | None, worker_id: int) -> None:
+    outlive_termination(worker_id)
+    if initialize is not None:
+        initialize(worker_id)
+
+
+def _clear_up(work_dir: Path) -> None:
+    """Remove what a killed run has begun to write."""
+    remove_leftovers(work_dir, '**/*')
+    # MMEngine's copy of the config, which it opens a second before it knows what to write.
+    for path in work_dir.glob('*/vis_data/config.py'):
+        if path.stat().st_size == 0:
+            path.unlink()
