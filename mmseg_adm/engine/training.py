@@ -11,7 +11,6 @@ from mmengine.dataset import Compose
 from mmengine.dist import broadcast_object_list, master_only
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -66,7 +65,7 @@ class TrainingRunner(QuietRunner):
         dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False
     ) -> DataLoader:
         """MMEngine's loader; its workers outlive SIGTERM, its errors name the files."""
-        loader = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
+        loader = QuietRunner.build_dataloader(dataloader, seed, diff_rank_seed)
         for dataset in plain_datasets(loader.dataset):
             if isinstance(getattr(dataset, 'pipeline', None), Compose):
                 dataset.pipeline = _NamingPipeline(dataset.pipeline.transforms)
