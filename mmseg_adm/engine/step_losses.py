@@ -51,6 +51,15 @@ class StepLosses:
         """Every logged value by name; none before the first step."""
         return dict(zip(self._names, self._host(), strict=False))
 
+    def on_host(self) -> dict[str, Tensor]:
+        """The same as tensors of no dimension on the host, for hooks that take them so."""
+        self._host()
+        return (
+            {}
+            if self._copied is None
+            else dict(zip(self._names, self._copied.values, strict=False))
+        )
+
     def finite(self) -> bool:
         """Whether the total is finite, and so each term: those of all processes, if shared."""
         return not any(self._host()[-1:])

@@ -86,13 +86,13 @@ class FiniteLossHook(Hook):
         data_batch: dict | None = None,
         outputs: dict | None = None,
     ) -> None:
-        """Hand the losses to MMEngine as numbers; undo what a skipped pass has changed.
+        """Hand the losses to MMEngine on the host; undo what a skipped pass has changed.
 
         Raises:
             ValueError: If a loss is not finite, amid an accumulation or unseen by the optimizers.
         """
         if outputs is not None:
-            outputs.update(self.losses.values())
+            outputs.update(self.losses.on_host())
         if not self.losses.finite():
             self._stop_or_spoil(runner)
             self._undo(runner, outputs or {})
