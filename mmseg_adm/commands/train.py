@@ -132,7 +132,7 @@ def train(
 
     from mmseg_adm.config.lengths import check_lengths
     from mmseg_adm.engine import TrainingRunner, TrainingTermination, UnreadableSample
-    from mmseg_adm.engine.training import newest_checkpoint, refuse_another_run
+    from mmseg_adm.engine.checkpoints import newest_checkpoint, refuse_another_run
 
     from .launch import (
         check_run,

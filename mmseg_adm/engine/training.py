@@ -6,7 +6,6 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.dist import broadcast_object_list, master_only
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
@@ -14,10 +13,11 @@ from mmengine.hooks import Hook
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mmseg_adm.checkpoint import Newest, checkpoints_in, newest_whole
+from mmseg_adm.checkpoint import Newest, newest_whole
 from mmseg_adm.datasets.checks import plain_datasets
 from mmseg_adm.writing import remove_leftovers, write_text
 
+from .checkpoints import checkpoint_files
 from .hooks.checkpoint import CheckpointHook
 from .hooks.missed_validation import MissedValidationHook
 from .hooks.termination import TerminationHook, outlive_termination
@@ -135,42 +135,6 @@ class TrainingRunner(QuietRunner):
         elif self._load_from is None:
             self.logger.info(f'There is no checkpoint in {folder}: starting a new training')
             self._resume = False
-
-
-def checkpoint_files(config: Config) -> tuple[Path, str | None]:
-    """Where a training saves its checkpoints, and the template of their names.
-
-    The template is ``None`` if it saves none.
-    """
-    work_dir = Path(config.work_dir)
-    hook = (config.get('default_hooks') or {}).get('checkpoint', {})
-    if hook is None:
-        return work_dir, None
-    # As MMEngine has it.
-    folder = Path(hook.out_dir) / work_dir.name if hook.get('out_dir') else work_dir
-    default = 'epoch_{}.pth' if hook.get('by_epoch', True) else 'iter_{}.pth'
-    return folder, hook.get('filename_tmpl') or default
-
-
-def refuse_another_run(config: Config) -> None:
-    """Refuse to start a training over the checkpoints of another one.
-
-    Raises:
-        ValueError: If there are any, with the two ways out.
-    """
-    folder, template = checkpoint_files(config)
-    found = checkpoints_in(folder, template) if template else []
-    if found:
-        raise ValueError(
-            f'{folder} holds the checkpoints of a training, {found[0].name} is the newest: go on '
-            'with it by --resume, or choose another --work-dir'
-        )
-
-
-def newest_checkpoint(config: Config) -> Path | None:
-    """The newest whole checkpoint of a training, if it has come to one."""
-    folder, template = checkpoint_files(config)
-    return newest_whole(folder, template).path if template else None
 
 
 class _NamingPipeline(Compose):
