@@ -188,7 +188,9 @@ def test_a_killed_run_ends_as_the_undisturbed_one(moment, kills, expected, city)
 
 @pytest.mark.slow
 def test_wherever_it_is_killed_a_run_ends_as_the_undisturbed_one(kills, expected, city):
-    others = [name for name in kills.moments if not any(moment in name for moment in SOME)]
+    # A file before its renaming is removed unread, whole or half.
+    others = [name for name in kills.moments
+              if 'renaming' not in name and not any(moment in name for moment in SOME)]  # fmt: skip
     found = {name: different(expected, resumed(city, kills.copies / name)) for name in others}
     assert {name: paths for name, paths in found.items() if paths} == {}
 
