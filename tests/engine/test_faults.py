@@ -234,8 +234,9 @@ def test_a_file_that_breaks_is_named_and_how_to_go_on(kind, workers, at, own_cit
     assert first.startswith(f'could not load {own_city}/leftImg8bit/train/')
     assert f'{own_city}/gtFine/train/' in first
     newest = caught.value.checkpoint
-    # A worker has loaded some of what comes next.
-    assert newest.name in (('iter_2.pth', 'iter_3.pth') if workers else ('iter_1.pth',))
+    # A worker may have loaded some of what comes next.
+    ahead = ('iter_2.pth', 'iter_3.pth') if workers else ()
+    assert newest.name in ('iter_1.pth', *ahead)
     assert second == (
         f'It happened after iteration {newest.stem[-1]}. Once it is put right, go on from {newest} '
         'with --resume'
