@@ -107,7 +107,7 @@ def _other_format(path: Path) -> str | None:
     if path.suffix == '.safetensors' or (len(start) == 9 and start[5:] == b'\0\0\0{'):
         return (
             'it holds safetensors. Save them as PyTorch does: torch.save(safetensors.torch.'
-            f"load_file('{path.name}'), '{path.stem}.pth')"
+            f"load_file('{path.name}'), 'weights.pth')"
         )
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
@@ -117,7 +117,11 @@ def _other_format(path: Path) -> str | None:
                 'it is a TorchScript archive, a program. Save the weights alone: torch.save('
                 f"torch.jit.load('{path.name}').state_dict(), 'weights.pth')"
             )
-        return None if 'data.pkl' in names else 'it is a zip archive, but none of PyTorch'
+        return (
+            None
+            if 'data.pkl' in names
+            else 'it is a zip archive, but none of PyTorch: name the .pth file in it'
+        )
     if not start.startswith((b'PK', b'\x80')):
         return 'it is no PyTorch checkpoint (not a pickle of weights)'
     return None

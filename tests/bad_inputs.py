@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import pickle
 import shutil
 import struct
 import zipfile
@@ -86,11 +85,12 @@ def _write_checkpoints(bad: Path, good: Path) -> None:
     tensors = struct.pack('<Q', len(header)) + header + bytes(4)
     for name, each in {
         'empty': b'', 'half': content[: len(content) // 2], 'text': b'just a note\n',
-        'renamed_safetensors': tensors, 'code': pickle.dumps({'state_dict': _Code()}),
+        'renamed_safetensors': tensors,
     }.items():  # fmt: skip
         (bad / f'{name}.pth').write_bytes(each)
     (bad / 'weights.safetensors').write_bytes(tensors)
     torch.jit.script(torch.nn.Conv2d(1, 1, 1)).save(bad / 'script.pth')
+    torch.save({'state_dict': _Code()}, bad / 'code.pth')
     torch.save([1, 2], bad / 'list.pth')
     torch.save({'state_dict': {'weight': 'heavy'}}, bad / 'no_tensors.pth')
     with zipfile.ZipFile(bad / 'zip.pth', 'w') as archive:
@@ -506,7 +506,7 @@ def of_checkpoints() -> Iterator[BadInput]:
         'half.pth': 'half.pth is damaged or truncated',
         'text.pth': 'text.pth: it is no PyTorch checkpoint (not a pickle of weights)',
         'folder.pth': 'folder.pth is a folder: name a checkpoint in it, a .pth file',
-        'code.pth': 'code.pth: it holds objects that could run code when unpickled',
+        'code.pth': 'code.pth: it holds objects that could run code when unpickled (GLOBAL ',
         'weights.safetensors': 'weights.safetensors: it holds safetensors. Save them as PyTorch',
         'renamed_safetensors.pth': 'renamed_safetensors.pth: it holds safetensors',
         'script.pth': 'script.pth: it is a TorchScript archive, a program. Save the weights alone',

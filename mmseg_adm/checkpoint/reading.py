@@ -105,7 +105,8 @@ def _read_trusted(path: Path, map_location: str | torch.device | None, needed: s
 
 
 def _damaged(path: Path, error: Exception) -> ValueError:
-    reason = next(iter(str(error).splitlines()), type(error).__name__)
+    # PyTorch goes on with advice on its own.
+    reason = str(error).partition('\n')[0].partition('. ')[0] or type(error).__name__
     return ValueError(f'{path} is damaged or truncated ({reason}). Copy or download it again')
 
 
