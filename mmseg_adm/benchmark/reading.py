@@ -101,7 +101,7 @@ class _PairReader:
         if not isinstance(entries.get('methods', {}), Mapping):
             raise ValueError(
                 f"pair '{self.name}': methods must be a dict by name, such as "
-                f"methods=dict(adm='adm'), got {entries.methods!r}"
+                f"methods=dict(adm='adm'), got {entries['methods']!r}"
             )
         for name in (STUDENT, TEACHER):
             if name not in entries:
