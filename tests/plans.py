@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 from factory import ROOT
 
 from mmseg_adm.benchmark import Plan, Results, read_plan
+from mmseg_adm.benchmark.provenance import code_hash, device_name
 
 SETTING = '1xb8-demo_synthetic-city-96x128.py'
 PAIR = 'pspnet_r18-w32-d8_pspnet_r18-w16-d8'
@@ -17,6 +19,7 @@ pairs = dict(tiny=dict(
     student='configs/pspnet/pspnet_r18-w16-d8_{setting}',
     teacher=dict(config='configs/pspnet/pspnet_r18-w32-d8_{setting}', cfg_options={teacher}),
     methods={methods},
+    **{pair},
 ))
 """
 TRAINING = {
@@ -32,6 +35,7 @@ TRAINING = {
     **{f'{split}_dataloader.{option}': value for split in ('train', 'val', 'test')
        for option, value in (('num_workers', 0), ('persistent_workers', False))},
 }  # fmt: skip
+FINGERPRINT = {'loss': 1.0, 'step': 1}
 
 
 def shipped(*methods: str) -> dict[str, str]:
@@ -45,15 +49,24 @@ def write_plan(
     seeds: tuple = (0,),
     options: dict = TRAINING,
     teacher: dict | None = None,
+    **pair: object,
 ) -> Path:
-    """A plan in a folder that has the shipped configs beside it; ``teacher`` are its options."""
+    """A plan in a folder that has the shipped configs beside it.
+
+    ``teacher`` are its options, ``pair`` what the pair says beside its networks and methods.
+    """
     if not (folder / 'configs').exists():
         (folder / 'configs').symlink_to(ROOT / 'configs')
     (folder / 'plans').mkdir(exist_ok=True)
     path = folder / 'plans' / 'tiny.py'
     path.write_text(
         TEXT.format(
-            seeds=seeds, options=options, methods=methods, setting=SETTING, teacher=teacher or {}
+            seeds=seeds,
+            options=options,
+            methods=methods,
+            setting=SETTING,
+            teacher=teacher or {},
+            pair=pair,
         )
     )
     return path
@@ -65,17 +78,26 @@ def tiny_plan(folder: Path, *methods: str, seeds: tuple = (0, 1, 2)) -> Plan:
 
 
 def line_of(cell, *evaluations: dict, **others) -> dict:
-    """A raw line of a finished cell."""
-    costs = {'seconds per iteration': 0.5, 'memory (MiB)': 600, 'extra parameters': 0}
+    """A raw line of a finished cell, trained here, by today's code, from a clean tree."""
     steps = [dict(row, step=100 * (index + 1)) for index, row in enumerate(evaluations)]
-    return {'cell': cell.key, 'settings': cell.settings, 'status': 'done', **costs,
-            'evaluations': steps, **others}  # fmt: skip
+    return {
+        'cell': cell.key, 'settings': cell.settings, 'status': 'done', 'device': device_name(),
+        'code': today(), 'changes': [], 'fingerprint': FINGERPRINT, 'teacher': FINGERPRINT,
+        'iterations': 10, 'multiply-adds': 3e9, 'seconds per iteration': 0.5, 'memory (MiB)': 600,
+        'extra parameters': 0, 'evaluations': steps, **others,
+    }  # fmt: skip
+
+
+@cache
+def today() -> str:
+    """The hash of today's code."""
+    return code_hash()
 
 
 def fill(plan: Plan, path: Path, scores: dict[str, dict[int, dict]]) -> Results:
     """Results with one evaluation a cell, by row and seed; rows that are not there did not run."""
     results = Results(path)
     for cell in plan.cells:
-        if row := scores.get(cell.name, {}).get(cell.seed):
+        if row := scores.get(cell.row.name, {}).get(cell.seed):
             results.add(line_of(cell, row))
     return results

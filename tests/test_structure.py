@@ -146,6 +146,7 @@ def undocumented(tree: ast.Module, classes: dict) -> list[str]:
                 for child in node.body
                 if isinstance(child, ast.FunctionDef)
                 and not child.name.startswith('_')
+                and not ast.get_docstring(child)
                 and not inherits(node.name, child.name)
             ]
     return missing

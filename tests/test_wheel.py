@@ -1,6 +1,7 @@
 """What somebody has who installed the wheel: no clone, an empty folder, configs by name."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,25 +21,14 @@ LOADERS = [
     for split in ('train', 'val', 'test')
     for option in ('num_workers=0', 'persistent_workers=False')
 ]
-PLAN = """
-setting = '1xb8-demo_synthetic-city-96x128.py'
-pair = 'pspnet_r18-w32-d8_pspnet_r18-w16-d8'
-seeds = (0,)
-cfg_options = {options}
-pairs = dict(tiny=dict(
-    student='mmseg_adm::pspnet/pspnet_r18-w16-d8_' + setting,
-    teacher='mmseg_adm::pspnet/pspnet_r18-w32-d8_' + setting,
-    methods=dict(adm=f'mmseg_adm::adm/adm_{{pair}}_{{setting}}'),
-))
+# Beside the plan of benchmarks/README.md: the demo's networks, long enough to teach something.
+NETWORK = """
+_base_ = 'mmseg_adm::pspnet/pspnet_r18-{width}-d8_1xb8-demo_synthetic-city-96x128.py'
+train_cfg = dict(max_iters=40, val_interval=40)
+param_scheduler = [dict(type='PolyLR', eta_min=1e-5, power=0.9, end=40, by_epoch=False)]
+train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False)
+val_dataloader = dict(num_workers=0, persistent_workers=False)
 """
-CELL = {
-    'train_cfg.max_iters': 1,
-    'train_cfg.val_interval': 1,
-    'default_hooks.checkpoint.interval': 1,
-    'default_hooks.logger.interval': 1,
-    'train_dataloader.batch_size': 2,
-    'val_evaluator.type': 'mmseg_adm.ClassIoUMetric',
-}
 
 
 class Installed:
@@ -148,13 +138,21 @@ def test_a_pair_is_exported(flags, installed, paired):
     assert written.is_file()
 
 
-def test_a_benchmark(installed, demo):
-    loaders = dict(option.split('=') for option in LOADERS)
-    options = CELL | {name: eval(value) for name, value in loaders.items()}
-    (installed.folder / 'plan.py').write_text(PLAN.format(options=options))
-    printed = installed('benchmark', 'plan.py')
-    assert '| adm | 1 |' in printed
-    assert (installed.folder / 'results' / 'plan.md').is_file()
+def test_the_plan_in_the_documents(installed, demo):
+    page = (ROOT / 'benchmarks' / 'README.md').read_text()
+    (text,) = re.findall(r'<!-- file: my_plan.py -->\n```python\n(.*?)```', page, re.DOTALL)
+    assert len(text.splitlines()) == 10
+    assert 'seeds = (0, 1, 2)' in text
+    own = installed.folder / 'own'
+    own.mkdir()
+    (own / 'my_plan.py').write_text(text.replace('seeds = (0, 1, 2)', 'seeds = (0,)'))
+    for name, width in (('student', 'w16'), ('teacher', 'w32')):
+        (own / f'{name}.py').write_text(NETWORK.format(width=width))
+    printed = installed('benchmark', 'own/my_plan.py')
+    rows = {row.split('|')[1].strip(): row for row in printed.splitlines() if row.startswith('|')}
+    assert {'student alone', 'teacher alone', 'adm', 'cwd', 'student-longer'} < set(rows)
+    assert not [row for row in rows.values() if 'not run' in row]
+    assert (own / 'results' / 'my_plan.md').is_file()
 
 
 def test_a_distributed_start(installed, demo):

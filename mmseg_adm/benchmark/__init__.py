@@ -1,17 +1,24 @@
 """Which method helps a student, and by how much: plans, runs, raw results, tables, figures."""
 
 from .figures import draw_figures
-from .plan import Cell, Plan, read_plan
+from .plan import Cell, Pair, Plan, Row
+from .reading import read_plan
 from .results import Results
-from .runs import run_plan
-from .table import markdown_table
+from .runs import check_plan, run_plan
+from .summary import Summary
+from .table import markdown_table, remarks
 
 __all__ = [
     'Cell',
+    'Pair',
     'Plan',
     'Results',
+    'Row',
+    'Summary',
+    'check_plan',
     'draw_figures',
     'markdown_table',
     'read_plan',
+    'remarks',
     'run_plan',
 ]

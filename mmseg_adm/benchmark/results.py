@@ -6,28 +6,22 @@ import fcntl
 import json
 import os
 import statistics
-import subprocess
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import torch
-
-from mmseg_adm import __version__
 from mmseg_adm.checkpoint import read_checkpoint, weights_of
-from mmseg_adm.stack import installed_versions
 from mmseg_adm.writing import write_text
 
-from .plan import Cell
+from .provenance import fingerprint_of, logged_rows
 
-# Of the checkout, if this is one.
-ROOT = Path(__file__).resolve().parents[2]
 # What ForegroundProbeHook logs.
 PROBE = 'probe/'
+DONE, FAILED, CHECKED = 'done', 'failed', 'checked'
 
 
 class Results:
-    """The lines of one file; of each cell the last one with its present settings counts.
+    """The lines of one file.
 
     Args:
         path: A ``.jsonl`` file, which may not exist yet.
@@ -55,17 +49,22 @@ class Results:
             write_text(self.path, before + json.dumps(line) + '\n')
         self.lines.append(line)
 
-    def of(self, cell: Cell) -> dict | None:
-        """The cell's line, ``None`` if it did not run with these settings."""
+    def last(self, **wanted: object) -> dict | None:
+        """The last line that has these values."""
         for line in reversed(self.lines):
-            if (line['cell'], line['settings']) == (cell.key, cell.settings):
+            if all(line.get(key) == value for key, value in wanted.items()):
                 return line
         return None
 
-    def finished(self, cells: Iterable[Cell]) -> dict[str, dict]:
-        """Lines of the cells that ran to the end, by key."""
-        found = {cell.key: self.of(cell) for cell in cells}
-        return {key: line for key, line in found.items() if line and line['status'] == 'done'}
+    def has_failed(self, settings: str) -> bool:
+        """Whether the last training with these settings did not come to its end."""
+        trained = [line['status'] for line in self.lines
+                   if line['settings'] == settings and line['status'] != CHECKED]  # fmt: skip
+        return trained[-1:] == [FAILED]
+
+    def trained(self, settings: str, device: str) -> dict | None:
+        """The last training with these settings, on this device, that came to its end."""
+        return self.last(settings=settings, device=device, status=DONE)
 
 
 @contextmanager
@@ -79,29 +78,16 @@ def _alone_in(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def provenance(cell: Cell) -> dict:
-    """What a line says whether or not the cell came to its end."""
-    return {
-        'cell': cell.key,
-        'settings': cell.settings,
-        'config': ' '.join(cell.source).replace(f'{ROOT}/', ''),
-        'seed': cell.seed,
-        'commit': _code(),
-        'versions': {'mmseg_adm': __version__, **installed_versions(), 'torch': torch.__version__},
-    }  # fmt: skip
-
-
 def collect(work_dir: Path) -> dict:
-    """Metrics and costs of a training that came to its end, from its own logs.
+    """Metrics, costs and fingerprint of a training that came to its end, from its own logs.
 
     Raises:
         FileNotFoundError: If it logged or saved nothing.
         ValueError: If it logged no training iteration.
     """
-    logs = sorted(work_dir.glob('*/vis_data/scalars.json'))
-    if not logs:
+    rows = logged_rows(work_dir)
+    if not rows:
         raise FileNotFoundError(f'no log in {work_dir}')
-    rows = [row for log in logs for row in _rows_of(log)]
     training = [row for row in rows if 'loss' in row]
     if not training:
         raise ValueError(
@@ -120,6 +106,7 @@ def collect(work_dir: Path) -> dict:
     weights = weights_of(read_checkpoint(checkpoint))
     seconds = statistics.median(row['time'] for row in training)
     return {
+        'fingerprint': fingerprint_of(training),
         'evaluations': [evaluations[step] for step in sorted(evaluations)],
         **({'probes': [probes[step] for step in sorted(probes)]} if probes else {}),
         'seconds per iteration': round(seconds, 4),
@@ -133,29 +120,7 @@ def collect(work_dir: Path) -> dict:
     }
 
 
-def _rows_of(log: Path) -> Iterator[dict]:
-    for line in log.read_text().splitlines():
-        # MMEngine was killed, or the disk full, in the middle of one: it is logged again.
-        with suppress(json.JSONDecodeError):
-            yield json.loads(line)
-
-
 def last_checkpoint(work_dir: Path) -> Path | None:
     """The latest ``iter_<n>.pth`` of a training, if there is one."""
     paths = work_dir.glob('iter_*.pth')
     return max(paths, key=lambda path: int(path.stem.split('_')[-1]), default=None)
-
-
-def _code() -> str:
-    """The commit, or the version of a package that is installed without its history."""
-
-    def git(*args: str) -> str:
-        command = ['git', *args]
-        return subprocess.check_output(command, cwd=ROOT, stderr=subprocess.DEVNULL, text=True)
-
-    # An environment may lie inside the repository of somebody else.
-    if (ROOT / '.git').exists():
-        with suppress(OSError, subprocess.CalledProcessError):  # no git, or another's folder
-            changed = git('status', '--porcelain', '--untracked-files=no')
-            return git('rev-parse', '--short', 'HEAD').strip() + ('+changes' if changed else '')
-    return f'mmseg_adm {__version__}'

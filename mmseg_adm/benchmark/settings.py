@@ -29,7 +29,7 @@ SOME_CHECKPOINT = 'trained-alone.pth'
 def settings_hash(
     config: Config, processes: int, teacher: str | None = None, goes_on: bool = False
 ) -> str:
-    """Of all that decides what comes out: not of where data and teachers lie on a machine.
+    """Of all that decides what comes out but the seed: not of where data and teachers lie.
 
     Args:
         config: What trains, in full.
@@ -38,16 +38,11 @@ def settings_hash(
         goes_on: Whether that one is in training.
     """
     settings = {key: value for key, value in config.to_dict().items() if key in SETTINGS}
-    # Left out where they are the default: lines from before they were hashed still count.
-    if processes > 1:
-        settings['processes'] = processes
-    if teacher:
-        settings['teacher'] = teacher
+    settings |= dict(processes=processes, teacher=teacher, trained_teacher=goes_on,
+                     load_from=config.get('load_from'))  # fmt: skip
+    settings.get('randomness', {}).pop('seed', None)
     if goes_on:
-        settings['trained_teacher'] = True
         settings['model']['members'][TEACHER]['checkpoint'] = ''
-    if config.get('load_from'):
-        settings['load_from'] = config['load_from']
     # They look and change nothing.
     for hook in ('preflight', 'finite_weights'):
         settings.get('default_hooks', {}).pop(hook, None)

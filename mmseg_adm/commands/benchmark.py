@@ -35,8 +35,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--jobs', type=at_least_one, default=1, help='trainings at a time')
     parser.add_argument('--gpus', type=at_least_one, default=1, help='GPUs of each training')
-    parser.add_argument(
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
         '--report', action='store_true', help='only write table and pictures of what has run'
+    )
+    group.add_argument(
+        '--check',
+        action='store_true',
+        help="only begin what other code has trained once more, to see if today's does the same",
     )
 
 
@@ -63,9 +69,7 @@ def _work_dir(args: argparse.Namespace) -> Path:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    from mmseg_adm.benchmark import Results, draw_figures, markdown_table, read_plan
-    from mmseg_adm.benchmark.summary import Summary
-    from mmseg_adm.writing import remove_leftovers, write_text
+    from mmseg_adm.benchmark import Results, read_plan
 
     # MMEngine reports each variable of the environment that a config reads.
     log_only('WARNING')
@@ -78,23 +82,13 @@ def run(args: argparse.Namespace) -> int:
         # As on Ctrl-C, the trainings end with it.
         before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
         try:
-            train_cells(plan, results, _work_dir(args).resolve(), args.jobs)
+            train_cells(plan, results, _work_dir(args).resolve(), args.jobs, args.check)
         except KeyboardInterrupt:
             raise KeyboardInterrupt('; the same command goes on with what is left') from None
         finally:
             signal.signal(signal.SIGTERM, before)
-
-    summary = Summary(plan, results)
-    remove_leftovers(folder)
-    text = [f'{HEADER} {args.plan} -->']
-    for pair in plan.pairs:
-        text += [f'### {pair}', markdown_table(summary, pair)]
-        draw_figures(summary, pair, folder, plan.name)
-    write_text(table, '\n\n'.join(text) + '\n')
-    print('\n\n'.join(text[1:]))
-    print(f'\nwrote {table}, pictures beside it')
-    failed = [cell.key for cell in plan.cells if (line := results.of(cell))
-              and line['status'] == 'failed']  # fmt: skip
+    print(write_report(args.plan, plan, results, table))
+    failed = [cell.key for settings, cell in plan.trainings.items() if results.has_failed(settings)]
     if failed:
         print(f'failed: {", ".join(failed)}; their logs are named in {results.path}',
               file=sys.stderr)  # fmt: skip
@@ -115,8 +109,27 @@ def check_own_table(table: Path) -> None:
         )
 
 
-def train_cells(plan: Plan, results: Results, work_dir: Path, jobs: int) -> None:
-    """Train what is left, with a bar."""
+def write_report(command: str, plan: Plan, results: Results, table: Path) -> str:
+    """Write table and pictures of what counts, and return what to print."""
+    from mmseg_adm.benchmark import Summary, draw_figures, markdown_table, remarks
+    from mmseg_adm.writing import remove_leftovers, write_text
+
+    summary = Summary(plan, results)
+    remove_leftovers(table.parent)
+    text = []
+    for pair in plan.pairs:
+        text += [f'### {pair.name}', markdown_table(summary, pair)]
+        if lines := remarks(summary, pair):
+            text.append('\n'.join(lines))
+        draw_figures(summary, pair, table.parent, plan.name)
+    if summary.evidence.device:
+        text.append(f'Trained on {summary.evidence.device}.')
+    write_text(table, '\n\n'.join([f'{HEADER} {command} -->', *text]) + '\n')
+    return '\n\n'.join([*text, f'wrote {table}, pictures beside it'])
+
+
+def train_cells(plan: Plan, results: Results, work_dir: Path, jobs: int, check: bool) -> None:
+    """Train what is left, or check what is there, with a bar."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -126,13 +139,19 @@ def train_cells(plan: Plan, results: Results, work_dir: Path, jobs: int) -> None
         TimeRemainingColumn,
     )
 
-    from mmseg_adm.benchmark import run_plan
+    from mmseg_adm.benchmark import check_plan, run_plan
+    from mmseg_adm.benchmark.provenance import changed_files
+
+    changed = changed_files(plan.path.parent, (work_dir, results.path.parent))
+    if changed and not check:
+        text = 'in no commit, so what is trained now is left out of the table'
+        print(f'{text}: {", ".join(changed)}', file=sys.stderr)
 
     columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(),
                TimeRemainingColumn())  # fmt: skip
     running: list[str] = []
     with Progress(*columns, console=Console(stderr=True), speed_estimate_period=36000) as progress:
-        task = progress.add_task('cells', total=len(plan.cells))
+        task = progress.add_task('cells', total=len(plan.trainings))
 
         def report(cell: Cell, state: str) -> None:
             if state == 'running':
@@ -144,4 +163,4 @@ def train_cells(plan: Plan, results: Results, work_dir: Path, jobs: int) -> None
                 progress.advance(task)
             progress.update(task, description=', '.join(running) or 'cells')
 
-        run_plan(plan, results, work_dir, jobs, report)
+        (check_plan if check else run_plan)(plan, results, work_dir, jobs, report)

@@ -8,8 +8,10 @@ from .pairing import pair, paired_name
 from .pretrained import drop_downloads
 from .recipes import listed_recipes, recipe_of, recipes, wants_trained_teacher
 from .registered import check_registered
+from .schedules import POINTS, iterations_of, options_for_length
 
 __all__ = [
+    'POINTS',
     'check_metrics',
     'check_monitored',
     'check_registered',
@@ -18,7 +20,9 @@ __all__ = [
     'is_average',
     'is_bridge',
     'is_distillation_config',
+    'iterations_of',
     'listed_recipes',
+    'options_for_length',
     'pair',
     'paired_name',
     'read_config',

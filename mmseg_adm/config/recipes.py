@@ -8,6 +8,7 @@ into ``optim_wrapper``. The file's docstring says in one line what the method is
 from __future__ import annotations
 
 import ast
+import copy
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -81,6 +82,11 @@ def _file(name: str) -> Path:
 
 
 def _read(name: str) -> Config:
+    return copy.deepcopy(_recipe(name))
+
+
+@cache
+def _recipe(name: str) -> Config:
     recipe = read_config(_file(name))
     recipe.model = dict(type=TYPE, **recipe.pop('distillation'))
     if 'paramwise_cfg' in recipe:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
+
+# Evaluations that a curve needs at least.
+POINTS = 8
 
 
 def iterations_of(config: Config) -> int:
@@ -37,23 +41,75 @@ def stretched(config: Config, target: int) -> list:
         ValueError: If it counts epochs, or steps that cannot be stretched.
     """
     iterations = iterations_of(config)
-    schedule = [part for part in schedule_of(config) if part.get('begin', 0) < target]
-    for part in schedule:
-        if part.get('by_epoch', True):
+    parts = [part for part in schedule_of(config) if part.get('begin', 0) < target]
+    return [_stretched(part, iterations, target, config.filename) for part in parts]
+
+
+def options_for_length(config: Config, target: int) -> dict[str, object]:
+    """Overrides, by dotted key, with which a config trains for ``target`` iterations.
+
+    Learning rates as in :func:`stretched`, when methods start and stop in proportion;
+    evaluations and checkpoints too, but at least :data:`POINTS` evaluations.
+
+    Raises:
+        ValueError: As :func:`stretched`, or if a part of a schedule would never begin.
+    """
+    iterations = iterations_of(config)
+    options: dict[str, object] = {'train_cfg.max_iters': target}
+    for path, part in _parts(config.get('param_scheduler') or [], 'param_scheduler'):
+        if part.get('begin', 0) >= target:
             raise ValueError(
-                f'{config.filename} schedules {part.type} by epochs: set by_epoch=False'
+                f'{path} of {config.filename} begins at iteration {part.begin}, and the training '
+                f'is to last {target}: give it more, or a schedule of its own'
             )
-        if 'total_steps' in part and target != iterations:
-            raise ValueError(
-                f'{config.filename} schedules {part.type} over total_steps={part.total_steps}, '
-                f'which cannot be stretched from {iterations} to {target} iterations: give it '
-                f'train_cfg.max_iters={target} and total_steps to match'
-            )
-        if part.get('end') is not None:
-            part.end = target if part.end == iterations else min(part.end, target)
-        # After a warm-up it is written either way.
-        if part.get('T_max') in (iterations, iterations - part.get('begin', 0)):
-            part.T_max += target - iterations
-        if 'milestones' in part:
-            part.milestones = [round(each * target / iterations) for each in part.milestones]
-    return schedule
+        longer = _stretched(copy.deepcopy(part), iterations, target, config.filename)
+        options |= {f'{path}.{key}': value for key, value in longer.items() if value != part[key]}
+    hooks = config.get('default_hooks') or {}
+    for method, times in ((hooks.get('schedule') or {}).get('schedules') or {}).items():
+        for key in ('start', 'ramp_iters', 'stop'):
+            if times.get(key):
+                place = f'default_hooks.schedule.schedules.{method}.{key}'
+                options[place] = max(round(times[key] * target / iterations), 1)
+
+    def interval(given: int, most: int) -> int:
+        # Gradients gathered so far are in no checkpoint.
+        step = config.get('optim_wrapper', {}).get('accumulative_counts', 1)
+        return max(min(round(given * target / iterations), most) // step, 1) * step
+
+    given = config.train_cfg.get('val_interval', iterations)
+    options['train_cfg.val_interval'] = interval(given, target // POINTS)
+    checkpoint = hooks.get('checkpoint') or {}
+    saved = checkpoint.get('interval', -1)
+    if saved > 0 and not checkpoint.get('by_epoch', True):
+        options['default_hooks.checkpoint.interval'] = interval(saved, target)
+    return options
+
+
+def _parts(schedules: dict | list, path: str) -> Iterator[tuple[str, ConfigDict]]:
+    """Every schedule with its dotted key: one, a list of them, or either by optimizer."""
+    if isinstance(schedules, dict) and 'type' in schedules:
+        yield path, schedules
+        return
+    named = schedules.items() if isinstance(schedules, dict) else enumerate(schedules)
+    for key, inner in named:
+        yield from _parts(inner, f'{path}.{key}')
+
+
+def _stretched(part: ConfigDict, iterations: int, target: int, name: str) -> ConfigDict:
+    """A part of a schedule over ``iterations``, changed in place for ``target`` of them."""
+    if part.get('by_epoch', True):
+        raise ValueError(f'{name} schedules {part.type} by epochs: set by_epoch=False')
+    if 'total_steps' in part and target != iterations:
+        raise ValueError(
+            f'{name} schedules {part.type} over total_steps={part.total_steps}, '
+            f'which cannot be stretched from {iterations} to {target} iterations: give it '
+            f'train_cfg.max_iters={target} and total_steps to match'
+        )
+    if part.get('end') is not None:
+        part.end = target if part.end == iterations else min(part.end, target)
+    # After a warm-up it is written either way.
+    if part.get('T_max') in (iterations, iterations - part.get('begin', 0)):
+        part.T_max += target - iterations
+    if 'milestones' in part:
+        part.milestones = [round(each * target / iterations) for each in part.milestones]
+    return part

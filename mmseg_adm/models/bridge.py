@@ -44,12 +44,17 @@ class SharedModule(nn.Module):
         """Share it with an averaged copy of the bridge, as the frozen member itself is shared."""
         return self
 
+    @property
+    def shared(self) -> nn.Module:
+        """The teacher's module."""
+        return self._shared[0]
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the teacher's module returned in this step, else what it returns now."""
         if self._kept is not None:
             return self._kept
         with torch.no_grad():
-            return self._shared[0](*args, **kwargs)
+            return self.shared(*args, **kwargs)
 
     def clear(self) -> None:
         """Release what was kept."""

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from mmengine.analysis import FlopAnalyzer
 from mmengine.optim import OptimWrapperDict
 from mmengine.structures import PixelData
 from mmseg.models import SegDataPreProcessor
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from mmseg_adm.models import KnowledgeDistiller
 from mmseg_adm.models.adapters import Projection
+from mmseg_adm.models.flops import count_flops, input_channels
 from mmseg_adm.models.preprocessor import MembersDataPreprocessor
 from mmseg_adm.models.step import DistillationStep
 
@@ -40,7 +40,7 @@ def describe_members(model: nn.Module, crop: tuple[int, int] | None) -> list[Mem
             network=_architecture(network),
             role=_role(model, name, network),
             parameters=sum(parameter.numel() for parameter in network.parameters()),
-            flops=None if crop is None else _flops(network, crop),
+            flops=None if crop is None else count_flops(network, crop),
             preprocessing=_preprocessing(model, name),
         )
         for name, network in networks.items()
@@ -62,23 +62,6 @@ def _role(model: nn.Module, name: str, network: nn.Module) -> str:
         return 'EMA teacher'
     bridged = getattr(network, 'bridge_of', None)
     return 'trained' if bridged is None else f'trained, bridge on {bridged}'
-
-
-def _flops(network: nn.Module, crop: tuple[int, int]) -> float | None:
-    """As mmseg's ``get_flops`` counts them."""
-    device = next(network.parameters()).device
-    images = torch.zeros(1, _input_channels(network), *crop, device=device)
-    try:
-        with torch.no_grad():
-            analyzer = FlopAnalyzer(network.eval(), (images,))
-            analyzer.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-            return float(analyzer.total())
-    except Exception:  # tracing fails on what it has no rule for: the table then says so
-        return None
-
-
-def _input_channels(network: nn.Module) -> int:
-    return next(each.in_channels for each in network.modules() if isinstance(each, nn.Conv2d))
 
 
 def _preprocessing(model: Any, name: str) -> str:
@@ -113,7 +96,7 @@ def describe_methods(
         gt_sem_seg=PixelData(data=torch.zeros(1, *crop, dtype=torch.int64)),
         metainfo=dict(img_shape=crop, ori_shape=crop, pad_shape=crop),
     )
-    image = torch.randint(0, 256, (_input_channels(model), *crop), dtype=torch.uint8)
+    image = torch.randint(0, 256, (input_channels(model), *crop), dtype=torch.uint8)
 
     def read(step: DistillationStep) -> list[Method]:
         return [

@@ -1,11 +1,14 @@
+import sys
+
 import pytest
 import torch
 from factory import ROOT
 from mmengine.config import Config
+from mmengine.registry import MODELS
 from plans import PAIR, SETTING, TRAINING, shipped, tiny_plan, write_plan
 
 from mmseg_adm.benchmark import read_plan
-from mmseg_adm.benchmark.plan import initial_weights
+from mmseg_adm.benchmark.initial import initial_weights
 
 DATASET = 'train_dataloader.dataset.dataset'
 # Beside them lies a backbone.
@@ -18,21 +21,20 @@ def test_shipped_plans_are_read(path):
     assert plan.name == path.stem
     assert len({cell.key for cell in plan.cells}) == len(plan.cells)
     for pair in plan.pairs:  # Two pairs may share a network.
-        settings = [cell.settings for cell in plan.cells if cell.pair == pair]
-        assert len(set(settings)) == len(settings)
+        assert len({row.settings for row in pair.rows}) == len(pair.rows)
     # What a row calls ADM is what the class and its configs call so.
-    for cell in plan.cells:
-        if cell.name in ('adm', 'adm-finetune') and cell.seed == plan.seeds[0]:
-            assert cell.resolved().model.methods.adm == dict(type='mmseg_adm.ADM')
+    for row in plan.rows:
+        if row.name in ('adm', 'adm-finetune'):
+            assert row.resolved().model.methods.adm == dict(type='mmseg_adm.ADM')
 
 
 def test_cells_come_in_the_order_in_which_they_are_needed(tmp_path):
     plan = tiny_plan(tmp_path, 'kd', 'dml', seeds=(3, 5))
     names = ['student', 'teacher', 'kd', 'dml']
     assert [cell.key for cell in plan.cells] == [f'tiny/{n}/{s}' for s in (3, 5) for n in names]
-    assert [cell.name for cell in plan.cells if cell.teachers] == ['kd', 'kd']
-    assert all(cell.resolved().randomness.seed == cell.seed for cell in plan.cells)
-    assert plan.cells[0].resolved().train_cfg.max_iters == 2
+    assert [cell.row.name for cell in plan.cells if cell.row.teachers] == ['kd', 'kd']
+    assert all(cell.options['randomness.seed'] == cell.seed for cell in plan.cells)
+    assert plan.cells[0].row.resolved().train_cfg.max_iters == 2
 
 
 def test_a_trial_runs_with_some_of_the_seeds(tmp_path):
@@ -72,14 +74,14 @@ def test_a_network_alone_has_no_teacher(tmp_path):
     path = write_plan(tmp_path, shipped('dml'), (0,))
     with path.open('a') as file:
         file.write('pairs["tiny"]["student"] = dict(config=pairs["tiny"]["student"], seeds=(0,))')
-    with pytest.raises(ValueError, match="'tiny/student' is a network alone: no seeds"):
+    with pytest.raises(ValueError, match="cell 'tiny/student' has no seeds"):
         read_plan(path)
 
 
 @pytest.mark.parametrize('method', ['adm-finetune', 'configs/adm/adm-finetune_{}_{}'])
 def test_a_warm_config_starts_from_the_trained_teacher(method, tmp_path):
     plan = read_plan(write_plan(tmp_path, dict(warm=method.format(PAIR, SETTING)), (0,)))
-    assert plan.cells[-1].teachers == ('teacher',)
+    assert plan.cells[-1].row.teachers == ('teacher',)
     assert set(initial_weights(plan, plan.cells[-1], tmp_path / 'initial')) == {
         'model.members.student.checkpoint'
     }
@@ -101,8 +103,8 @@ def test_a_teacher_in_training_may_start_from_the_trained_one(tmp_path):
     methods = dict(dml=config, warm=dict(config=config, trained_teacher=True))
     plan = read_plan(write_plan(tmp_path, methods, (0,)))
     *_, plain, warm = plan.cells
-    assert plain.resolved().model == warm.resolved().model
-    assert (plain.teachers, warm.teachers) == ((), ('teacher',))
+    assert plain.row.resolved().model == warm.row.resolved().model
+    assert (plain.row.teachers, warm.row.teachers) == ((), ('teacher',))
     assert plain.settings != warm.settings
     methods['warm'] = dict(
         config=config,
@@ -119,19 +121,26 @@ def test_a_teacher_in_training_may_start_from_the_trained_one(tmp_path):
 
 def test_a_method_by_name_pairs_the_networks(tmp_path):
     plan = read_plan(write_plan(tmp_path, {'cwd': 'cwd', 'own': dict(config='dml')}, (0,)))
-    cells = {cell.name: cell for cell in plan.cells}
-    student, teacher, method = cells['cwd'].source
-    assert student == f'--student={cells["student"].source[0]}'
-    assert teacher == f'--teacher={cells["teacher"].source[0]}'
+    cells = {cell.row.name: cell for cell in plan.cells}
+    student, teacher, method = cells['cwd'].row.source
+    assert student == f'--student={cells["student"].row.source[0]}'
+    assert teacher == f'--teacher={cells["teacher"].row.source[0]}'
     assert method == '--method=cwd'
-    assert cells['cwd'].teachers == ('teacher',)
-    assert not cells['own'].teachers
-    config = cells['own'].resolved()
+    assert cells['cwd'].row.teachers == ('teacher',)
+    assert not cells['own'].row.teachers
+    config = cells['own'].row.resolved()
     assert set(config.model.methods) == {'dml'}
     assert config.train_cfg.max_iters == 2
-    alone = cells['student'].resolved().model
+    alone = cells['student'].row.resolved().model
     assert config.model.members.student.backbone == alone.backbone
     assert config.model.members.student.decode_head == alone.decode_head
+
+
+def test_what_a_plan_changes_about_a_network_holds_in_its_pairs(tmp_path):
+    path = write_plan(tmp_path, {'kd': 'kd'}, teacher={'model.decode_head.channels': 24})
+    teacher, kd = read_plan(path).rows[1:]
+    assert teacher.resolved().model.decode_head.channels == 24
+    assert kd.resolved().model.members.teacher.decode_head.channels == 24
 
 
 def test_configs_lie_beside_the_plan_or_above_it_or_have_names(tmp_path):
@@ -145,13 +154,39 @@ def test_configs_lie_beside_the_plan_or_above_it_or_have_names(tmp_path):
         "seeds = (0,)\npairs = dict(a=dict(student='beside.py', teacher='above.py', methods=dict("
         f"kd=dict(config='mmseg_adm::kd/kd_{PAIR}_{SETTING}'), dml='dml')))\n"
     )
-    sources = {cell.name: cell.source for cell in read_plan(plan).cells}
+    sources = {cell.row.name: cell.row.source for cell in read_plan(plan).cells}
     assert sources == {
         'student': (f'{own}/beside.py',),
         'teacher': (f'{tmp_path}/above.py',),
         'kd': (f'mmseg_adm::kd/kd_{PAIR}_{SETTING}',),
         'dml': (f'--student={own}/beside.py', f'--teacher={tmp_path}/above.py', '--method=dml'),
     }
+
+
+def test_a_backbone_beside_the_plan_is_found(tmp_path):
+    path = write_plan(tmp_path, {'own': 'dml'})
+    (path.parent / 'backbone_beside.py').write_text(
+        'from mmseg.models.backbones import ResNetV1c\nfrom mmseg.registry import MODELS\n\n'
+        '@MODELS.register_module()\nclass Beside(ResNetV1c):\n    """One of mine."""\n'
+    )
+    (path.parent / 'mine.py').write_text(
+        f"_base_ = 'mmseg_adm::pspnet/pspnet_r18-w16-d8_{SETTING}'\n"
+        "custom_imports = dict(imports=['backbone_beside'])\n"
+        "model = dict(backbone=dict(type='Beside'))\n"
+    )
+    with path.open('a') as file:
+        file.write("pairs['tiny'].update(student='mine.py', budget='own')\n")
+    before = list(sys.path)
+    try:
+        plan = read_plan(path)
+        assert sys.path == before
+        assert {row.name: row.imports for row in plan.rows} == {
+            'student': ('backbone_beside',), 'teacher': (), 'own': ('backbone_beside',),
+        }  # fmt: skip
+        initial_weights(plan, plan.cells[0], tmp_path / 'initial')
+    finally:
+        sys.modules.pop('backbone_beside', None)
+        MODELS.children['mmseg'].module_dict.pop('Beside', None)
 
 
 def test_members_may_be_named_or_dropped(tmp_path):
@@ -166,9 +201,9 @@ def test_members_may_be_named_or_dropped(tmp_path):
     })  # fmt: skip
     plan = read_plan(write_plan(tmp_path, {'dml': named}, (0, 1, 2)))
     cell = plan.cells[2]
-    config = cell.resolved()
-    assert config.model.members == first.cells[2].resolved().model.members
-    assert not cell.teachers
+    config = cell.row.resolved()
+    assert config.model.members == first.cells[2].row.resolved().model.members
+    assert not cell.row.teachers
     assert cell.settings == first.cells[2].settings
     assert set(initial_weights(plan, cell, tmp_path / 'initial')) == {
         'model.members.student.checkpoint', 'model.members.teacher.checkpoint',
@@ -227,7 +262,7 @@ def test_settings_know_how_the_teacher_was_trained(tmp_path):
         read_plan(write_plan(tmp_path, methods, teacher={'train_cfg.max_iters': count}))
         for count in (2, 3)
     ]
-    first, longer = ({cell.name: cell.settings for cell in plan.cells} for plan in plans)
+    first, longer = ({cell.row.name: cell.settings for cell in plan.cells} for plan in plans)
     changed = [name for name in first if first[name] != longer[name]]
     assert changed == ['teacher', 'kd', 'adm-finetune']
 
@@ -278,6 +313,7 @@ def test_wrapped_data_lie_anywhere_too(wrapper, tmp_path):
 def test_a_config_without_default_hooks_has_settings(tmp_path):
     plan = Config(dict(
         model=dict(type='EncoderDecoder'),
+        train_cfg=dict(max_iters=2),
         train_dataloader=dict(dataset=dict(type='CityscapesDataset')),
         val_dataloader=dict(dataset=dict(type='CityscapesDataset')),
     ))  # fmt: skip
@@ -301,7 +337,7 @@ def test_all_cells_of_a_seed_start_from_the_same_weights(tmp_path):
     folder = tmp_path / 'initial'
     options = {cell.key: initial_weights(plan, cell, folder) for cell in plan.cells}
     student, teacher = (
-        f'{folder}/{cell.pair}_{cell.name}_0_{cell.settings}.pth' for cell in plan.cells[:2]
+        f'{folder}/{cell.row.name}_0_{cell.settings}.pth' for cell in plan.cells[:2]
     )
     assert options['tiny/student/0']['model.init_cfg.checkpoint'] == student
     assert options['tiny/kd/0'] == {'model.members.student.checkpoint': student}
@@ -310,8 +346,7 @@ def test_all_cells_of_a_seed_start_from_the_same_weights(tmp_path):
         'model.members.teacher.checkpoint': teacher,
     }
     weights = [
-        torch.load(next(folder.glob(f'tiny_student_{seed}_*.pth')), weights_only=True)
-        for seed in (0, 1)
+        torch.load(next(folder.glob(f'student_{seed}_*.pth')), weights_only=True) for seed in (0, 1)
     ]
     key = 'decode_head.conv_seg.weight'
     assert not torch.equal(*(each['state_dict'][key] for each in weights))
@@ -331,6 +366,18 @@ def test_all_cells_of_a_seed_start_from_the_same_weights(tmp_path):
             ValueError, "pair 'a' names no teacher",
         ),
         (
+            "seeds = (0,)\npairs = dict(a=dict(student='plan.py', teacher='plan.py', "
+            "methods=dict(b='cwdd')))\nmodel = dict(type='X')\ntrain_cfg = dict(max_iters=1)\n"
+            'train_dataloader = val_dataloader = dict(dataset={})',
+            ValueError, "cell 'a/b': no method is called 'cwdd': adm, .*cwd, ",
+        ),
+        (
+            "seeds = (0,)\npairs = dict(a=dict(student='plan.py', teacher='plan.py'))\n"
+            "model = dict(type='X')\ntrain_cfg = dict(max_epochs=1)",
+            ValueError, "cell 'a/student': .* trains by epochs",
+        ),
+        ('seeds = (0,)\npairs = dict(a=3)', ValueError, "pair 'a' must be a dict of"),
+        (
             "seeds = (0,)\npairs = dict(a=dict(student='x.py', teacher='x.py'))",
             FileNotFoundError, r"cell 'a/student': config not found: x\.py, sought in .* above it",
         ),
@@ -339,8 +386,9 @@ def test_all_cells_of_a_seed_start_from_the_same_weights(tmp_path):
 def test_wrong_plans_are_refused(text, error, message, tmp_path):
     path = tmp_path / 'plan.py'
     path.write_text(text)
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match=message) as refused:
         read_plan(path)
+    assert '\n' not in str(refused.value)
 
 
 def test_a_plan_that_is_not_there(tmp_path):

@@ -1,3 +1,4 @@
+import argparse
 import json
 import re
 import subprocess
@@ -7,14 +8,16 @@ import threading
 import pytest
 import torch
 from factory import ROOT
+from mmengine.config import Config, DictAction
 from plans import line_of, shipped, tiny_plan, write_plan
 
 from mmseg_adm import __version__
-from mmseg_adm.benchmark import Results, lock, read_plan, run_plan, runs
-from mmseg_adm.benchmark import results as results_module
+from mmseg_adm.benchmark import Results, launch, lock, read_plan, run_plan, runs
+from mmseg_adm.benchmark import provenance as provenance_module
+from mmseg_adm.benchmark.launch import Launcher, assign_devices, visible_devices
 from mmseg_adm.benchmark.lock import locked
-from mmseg_adm.benchmark.results import collect, provenance
-from mmseg_adm.benchmark.runs import assign_devices, visible_devices
+from mmseg_adm.benchmark.provenance import changed_files, package_commit
+from mmseg_adm.benchmark.results import collect
 
 # Stands for a training: it writes down which devices it sees, and leaves nothing else.
 SCRIPT = """
@@ -30,6 +33,14 @@ import pathlib, sys
 import custom_backbone
 (pathlib.Path(sys.argv[sys.argv.index('--work-dir') + 1]) / custom_backbone.NAME).touch()
 """
+# Stands for one that looks around.
+BESIDE = """
+import os, pathlib, sys
+import beside_the_plan
+folder = pathlib.Path(sys.argv[sys.argv.index('--work-dir') + 1])
+(folder / 'threads').write_text(' '.join(os.environ[each] for each in
+                                            ('OMP_NUM_THREADS', 'MKL_NUM_THREADS')))
+"""
 # Stands for one that looks for the lock among its open files.
 HEIR = """
 import os, pathlib, sys
@@ -43,8 +54,13 @@ if any(os.path.realpath(f'/dev/fd/{number}') == str(lock) for number in os.listd
 @pytest.fixture
 def stand_in(monkeypatch):
     """Cells that run in no time and leave no results."""
-    monkeypatch.setattr(runs, 'initial_weights', lambda plan, cell, folder: {})
-    monkeypatch.setattr(runs._Sitting, '_launch', lambda self: [sys.executable, '-c', SCRIPT])
+    monkeypatch.setattr(launch, 'initial_weights', lambda plan, cell, folder: {})
+    monkeypatch.setattr(runs._Sitting, 'prepare', lambda self: None)
+    trains_by(monkeypatch, SCRIPT)
+
+
+def trains_by(monkeypatch, script: str) -> None:
+    monkeypatch.setattr(Launcher, '_launch', lambda self: [sys.executable, '-c', script])
 
 
 @pytest.mark.parametrize(
@@ -88,7 +104,7 @@ def test_only_the_devices_of_the_user_are_used(named, count, expected, monkeypat
 
 
 def test_trainings_see_their_devices(stand_in, tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, 'visible_devices', lambda: ['5'])
+    monkeypatch.setattr(launch, 'visible_devices', lambda: ['5'])
     plan = tiny_plan(tmp_path, seeds=(0,))
     run_plan(plan, Results(tmp_path / 'raw.jsonl'), tmp_path / 'work', jobs=2)
     seen = [path.read_text() for path in (tmp_path / 'work').rglob('devices')]
@@ -96,7 +112,7 @@ def test_trainings_see_their_devices(stand_in, tmp_path, monkeypatch):
 
 
 def test_trainings_import_what_the_user_has_on_the_path(stand_in, tmp_path, monkeypatch):
-    monkeypatch.setattr(runs._Sitting, '_launch', lambda self: [sys.executable, '-c', CUSTOM])
+    trains_by(monkeypatch, CUSTOM)
     (tmp_path / 'own').mkdir()
     (tmp_path / 'own' / 'custom_backbone.py').write_text("NAME = 'imported'\n")
     monkeypatch.setenv('PYTHONPATH', str(tmp_path / 'own'))
@@ -108,8 +124,7 @@ def test_trainings_import_what_the_user_has_on_the_path(stand_in, tmp_path, monk
 @pytest.mark.parametrize('processes', [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_trainings_are_started_by_the_command(processes, tmp_path):
     plan = read_plan(write_plan(tmp_path, {}), processes)
-    sitting = runs._Sitting(plan, Results(tmp_path / 'raw.jsonl'), tmp_path, 1, print, 0)
-    command = [*sitting._launch(), '--help']
+    command = [*Launcher(plan, tmp_path, 1, 0)._launch(), '--help']
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count('--skip-preflight ') == processes
@@ -126,20 +141,35 @@ def test_a_training_that_leaves_nothing_fails_alone(stand_in, tmp_path):
         assert line['log'].endswith('benchmark.log')
 
 
-def test_a_network_that_cannot_be_built_fails_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(runs._Sitting, '_launch', lambda self: [sys.executable, '-c', SCRIPT])
-    path = write_plan(tmp_path, shipped('kd'), teacher={'model.backbone.depth': 19})
-    plan, results = read_plan(path), Results(tmp_path / 'raw.jsonl')
-    log = tmp_path / 'work' / plan.cells[1].key / plan.cells[1].settings / 'benchmark.log'
-    log.parent.mkdir(parents=True)
-    log.write_text('earlier\n')
-    run_plan(plan, results, tmp_path / 'work')
-    student, teacher, method = results.lines
-    assert student['reason'].startswith('FileNotFoundError: no log in ')  # it was started
-    assert teacher['status'] == 'failed'
-    assert 'invalid depth 19 for resnet' in teacher['reason']
-    assert log.read_text().startswith('earlier\nTraceback')
-    assert method['reason'] == 'its teacher did not finish'
+@pytest.mark.parametrize(
+    ('methods', 'options', 'message'),
+    [
+        ({}, {'model.backbone.depth': 19}, "cell 'tiny/teacher': .*invalid depth 19 for resnet"),
+        (shipped('dml'), {}, "cell 'tiny/dml': .*tau must be"),
+        (
+            {}, {'model.init_cfg': dict(type='Pretrained', checkpoint='none.pth')},
+            "cell 'tiny/teacher': .*none.pth",
+        ),
+        ({}, {'load_from': 'none.pth'}, "cell 'tiny/teacher': .*none.pth"),
+        ({'own': 'dml'}, {}, "cell 'tiny/own': .*different numbers of classes"),
+    ],
+    ids=['network', 'method', 'weights', 'load_from', 'classes'],
+)  # fmt: skip
+def test_what_cannot_be_built_is_refused_before_anything_is_trained(
+    methods, options, message, tmp_path, monkeypatch
+):
+    trains_by(monkeypatch, SCRIPT)
+    if 'dml' in methods:
+        methods = {'dml': dict(config=methods['dml'], cfg_options={'model.methods.dml.tau': -1})}
+    if 'own' in methods:
+        wrong = {'model.members.teacher.decode_head.num_classes': 3}
+        methods = {'own': dict(config='dml', cfg_options=wrong)}
+    plan = read_plan(write_plan(tmp_path, methods, teacher=options))
+    results = Results(tmp_path / 'raw.jsonl')
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as refused:
+        run_plan(plan, results, tmp_path / 'work')
+    assert '\n' not in str(refused.value)
+    assert not results.lines
 
 
 @pytest.mark.parametrize('left', [None, 'iter_1.pth'])
@@ -159,12 +189,35 @@ def test_a_finished_teacher_whose_last_weights_are_gone_counts_no_more(left, sta
     assert results.lines[-1]['reason'] == 'its teacher did not finish'
 
 
-@pytest.mark.parametrize(('threads', 'jobs', 'each'), [(8, 2, 4), (3, 2, 1), (1, 4, 1)])
-def test_trainings_share_the_threads(threads, jobs, each, stand_in, tmp_path, monkeypatch):
-    monkeypatch.setattr(torch, 'get_num_threads', lambda: threads)
+def test_each_training_has_one_thread_and_what_lies_beside_the_plan(
+    stand_in, tmp_path, monkeypatch
+):
+    trains_by(monkeypatch, BESIDE)
+    monkeypatch.setenv('OMP_NUM_THREADS', '3')
     plan = tiny_plan(tmp_path, seeds=(0,))
-    sitting = runs._Sitting(plan, Results(tmp_path / 'raw.jsonl'), tmp_path, jobs, print, 0)
-    assert sitting.threads == each
+    (plan.path.parent / 'beside_the_plan.py').touch()
+    run_plan(plan, Results(tmp_path / 'raw.jsonl'), tmp_path / 'work', jobs=2)
+    seen = [path.read_text() for path in (tmp_path / 'work').rglob('threads')]
+    assert seen == ['1 1', '1 1']
+
+
+def test_a_cell_that_waits_for_its_teacher_holds_no_place(stand_in, tmp_path, monkeypatch):
+    plan = read_plan(write_plan(tmp_path, shipped('kd', 'dml')))
+    student, teacher, kd, dml = plan.cells
+    trained, left = [], threading.Event()
+
+    def train(sitting, cell):
+        trained.append(cell)
+        if cell is dml:
+            left.set()
+        if cell is teacher:  # it ends last, but for what waits for it
+            assert left.wait(60)
+        return {'status': 'done', 'settings': cell.settings}
+
+    monkeypatch.setattr(runs._Sitting, '_train', train)
+    run_plan(plan, Results(tmp_path / 'raw.jsonl'), tmp_path / 'work', jobs=2)
+    assert trained[-1] is kd
+    assert set(trained) == {student, teacher, kd, dml}
 
 
 def test_one_benchmark_at_a_time_in_a_folder(stand_in, tmp_path, monkeypatch):
@@ -179,7 +232,7 @@ def test_one_benchmark_at_a_time_in_a_folder(stand_in, tmp_path, monkeypatch):
 
 def test_a_training_left_behind_keeps_the_folder(stand_in, tmp_path, monkeypatch):
     monkeypatch.setattr(lock, 'PATIENCE', 0)
-    monkeypatch.setattr(runs._Sitting, '_launch', lambda self: [sys.executable, '-c', HEIR])
+    trains_by(monkeypatch, HEIR)
     plan = tiny_plan(tmp_path, seeds=(0,))
     run_plan(plan, Results(tmp_path / 'raw.jsonl'), tmp_path / 'work')
     assert len(list((tmp_path / 'work').rglob('inherited'))) == 2
@@ -200,24 +253,58 @@ def test_a_training_left_behind_keeps_the_folder(stand_in, tmp_path, monkeypatch
 def test_a_device_is_given_back_whatever_happens(stand_in, tmp_path, monkeypatch):
     plan = tiny_plan(tmp_path, seeds=(0,))
     with locked(tmp_path) as number:
-        sitting = runs._Sitting(plan, Results(tmp_path / 'raw.jsonl'), tmp_path, 1, print, number)
-        monkeypatch.setattr(sitting, '_launch', lambda: [str(tmp_path / 'no python')])
+        launcher = Launcher(plan, tmp_path, 1, number)
         with pytest.raises(FileNotFoundError):
-            sitting.run(plan.cells[0])
-    assert sitting.devices.qsize() == 1
+            launcher.execute([str(tmp_path / 'no python')], tmp_path / 'log')
+    assert launcher.devices.qsize() == 1
 
 
 def test_without_a_checkout_the_version_is_named(tmp_path, monkeypatch):
-    cell = tiny_plan(tmp_path, seeds=(0,)).cells[0]
-    assert re.fullmatch(r'[0-9a-f]{7,}(\+changes)?', provenance(cell)['commit'])
+    assert re.fullmatch(r'[0-9a-f]{12}', package_commit())
     # An environment inside the repository of somebody else.
     subprocess.run(['git', 'init', '-q', tmp_path], check=True)
-    monkeypatch.setattr(results_module, 'ROOT', tmp_path / 'site-packages')
-    assert provenance(cell)['commit'] == f'mmseg_adm {__version__}'
+    monkeypatch.setattr(provenance_module, 'ROOT', tmp_path / 'site-packages')
+    assert package_commit() == f'mmseg_adm {__version__}'
     # A checkout on a machine without git.
-    monkeypatch.setattr(results_module, 'ROOT', tmp_path)
+    monkeypatch.setattr(provenance_module, 'ROOT', tmp_path)
     monkeypatch.setenv('PATH', '')
-    assert provenance(cell)['commit'] == f'mmseg_adm {__version__}'
+    assert package_commit() == f'mmseg_adm {__version__}'
+    assert changed_files(tmp_path, ()) == []
+
+
+def test_changes_are_those_of_code_and_not_of_what_is_written(tmp_path, monkeypatch):
+    root, own = tmp_path / 'package', tmp_path / 'own'
+    for folder in (root, own):
+        subprocess.run(['git', 'init', '-q', folder], check=True)
+    (root / 'mmseg_adm').mkdir()
+    monkeypatch.setattr(provenance_module, 'ROOT', root)
+    plans, written = own / 'plans', (own / 'plans' / 'work_dirs', own / 'plans' / 'results')
+    for folder in written:
+        folder.mkdir(parents=True)
+        (folder / 'dumped.py').touch()
+    (root / 'README.md').touch()
+    (plans / 'notes.md').touch()
+    assert changed_files(plans, written) == []
+    (root / 'mmseg_adm' / 'new.py').touch()
+    (plans / 'backbone.py').touch()
+    assert changed_files(plans, written) == [str(plans / 'backbone.py'),
+                                             str(root / 'mmseg_adm' / 'new.py')]  # fmt: skip
+
+
+def test_overrides_reach_the_command_as_they_are(tmp_path):
+    given = {'model.test_cfg': dict(mode='slide', crop_size=(4, 6)), 'train_cfg.val_begin': None}
+    options = {**given, 'model.decode_head': dict(_delete_=True, type='FCNHead', dropout_ratio=0.0)}
+    written = argparse.ArgumentParser()
+    written.add_argument('--cfg-options', nargs='+', action=DictAction)
+    read = written.parse_args(['--cfg-options', *launch._flags(options)]).cfg_options
+    base = dict(model=dict(test_cfg=dict(mode='whole'), decode_head=dict(type='PSPHead', a=1)),
+                train_cfg=dict(val_begin=1))  # fmt: skip
+    first, second = Config(base), Config(base)
+    first.merge_from_dict(options)
+    second.merge_from_dict(read)
+    assert second.model.test_cfg.crop_size == [4, 6]
+    second.model.test_cfg.crop_size = tuple(second.model.test_cfg.crop_size)
+    assert first.to_dict() == second.to_dict()
 
 
 def test_a_training_shorter_than_its_log_interval_is_named(tmp_path):

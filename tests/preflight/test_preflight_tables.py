@@ -77,7 +77,7 @@ def test_flops_grow_with_the_crop_and_may_be_unknown(monkeypatch):
     def untraceable(*_):
         raise RuntimeError
 
-    monkeypatch.setattr('mmseg_adm.preflight.overview.FlopAnalyzer', untraceable)
+    monkeypatch.setattr('mmseg_adm.models.flops.FlopAnalyzer', untraceable)
     assert describe_members(model, SIZE)[0].flops is None
 
 

@@ -24,7 +24,12 @@ def start(tmp_path, city):
         return subprocess.Popen(
             [sys.executable, str(ROOT / 'tools' / 'benchmark.py'), str(plan), '--work-dir',
              str(tmp_path / 'work'), '--results', str(tmp_path / 'results'), *flags],
-            env=os.environ | {'PYTHONPATH': str(ROOT), 'SYNTHETIC_CITY_ROOT': str(city)},
+            env=os.environ | {
+                'PYTHONPATH': str(ROOT),
+                'SYNTHETIC_CITY_ROOT': str(city),
+                # As from a package without history: this tree may have changes.
+                'GIT_DIR': str(tmp_path / 'no repository'),
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -41,8 +46,15 @@ def lines_of(folder: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
 
+# Long enough to know more than one class.
+TAUGHT = {
+    'train_cfg.max_iters': 80, 'train_cfg.val_interval': 40, 'param_scheduler.0.end': 80,
+    'default_hooks.checkpoint.interval': 80,
+}  # fmt: skip
+
+
 def test_a_killed_benchmark_goes_on_where_it_was(start, tmp_path):
-    plan = write_plan(tmp_path, shipped('kd'))
+    plan = write_plan(tmp_path, shipped('kd'), teacher=TAUGHT)
     killed = start(plan)
     deadline = time.monotonic() + 240
     while not lines_of(tmp_path) and killed.poll() is None and time.monotonic() < deadline:
@@ -64,6 +76,9 @@ def test_a_killed_benchmark_goes_on_where_it_was(start, tmp_path):
     assert {'student/mIoU', 'teacher/mIoU', 'student/IoU.road'} < set(lines[2]['evaluations'][-1])
     assert lines[2]['memory (MiB)'] > 100
     assert lines[2]['seconds per iteration'] > 0
+    assert lines[1]['multiply-adds'] > 30 * lines[0]['multiply-adds'] > 0
+    assert lines[2]['teacher'] == lines[1]['fingerprint']
+    assert lines[0]['fingerprint']['step'] == 1
     # The frozen teacher is the one that was trained alone with this seed.
     teachers = [line['evaluations'][-1] for line in lines[1:]]
     assert teachers[1]['teacher/mIoU'] == teachers[0]['mIoU']
@@ -71,9 +86,27 @@ def test_a_killed_benchmark_goes_on_where_it_was(start, tmp_path):
     assert '| kd | 1 |' in output
     assert len(list((tmp_path / 'results').glob('*.png'))) == 3
 
+    # Another code is told from today's by how it begins.
+    earlier = [line | {'code': 'earlier'} for line in lines]
+    earlier[0]['fingerprint'] = {'loss': 1.0, 'step': 1}
+    raw = tmp_path / 'results' / 'tiny.jsonl'
+    raw.write_text(''.join(json.dumps(line) + '\n' for line in earlier))
+    output, errors = start(plan, '--report').communicate(timeout=280)
+    assert "- not checked against today's code (--check): tiny/student/0, tiny/teacher/0" in output
+    check = start(plan, '--check', '--jobs', '2')
+    output, errors = check.communicate(timeout=280)
+    assert check.returncode == 0, errors[-3000:]
+    found = {line['cell']: line['same'] for line in lines_of(tmp_path)[3:]}
+    assert found == {'tiny/student/0': False, 'tiny/teacher/0': True, 'tiny/kd/0': True}
+    assert "- left out, today's code trains otherwise: tiny/student/0" in output
+    assert '| student alone | 0 | not run |' in output
+    assert '| kd | 1 |' in output
+    assert not list((tmp_path / 'work').glob('check_*'))
+    raw.write_text(''.join(json.dumps(line) + '\n' for line in lines))
+
     # Elsewhere the teacher's weights are missing: one more method has it trained again.
     shutil.rmtree(tmp_path / 'work')
-    more = start(write_plan(tmp_path, shipped('kd', 'cwd')))
+    more = start(write_plan(tmp_path, shipped('kd', 'cwd'), teacher=TAUGHT))
     _, errors = more.communicate(timeout=280)
     assert more.returncode == 0, errors[-3000:]
     assert lines_of(tmp_path)[:3] == lines
@@ -104,15 +137,15 @@ def test_stopping_it_is_no_failure(how, start, tmp_path, monkeypatch):
 
 def test_a_failed_cell_is_reported_and_the_others_run(start, tmp_path):
     methods = shipped('dml', 'kd')
-    wrong = {'model.methods.dml.tau': -1}
+    wrong = {'default_hooks.schedule': dict(schedules=dict(none=dict(start=1)))}
     methods['dml'] = dict(config=methods['dml'], cfg_options=wrong)
-    process = start(write_plan(tmp_path, methods), '--jobs', '2')
+    process = start(write_plan(tmp_path, methods, teacher=TAUGHT), '--jobs', '2')
     _, errors = process.communicate(timeout=280)
     assert process.returncode == 1
     assert 'failed: tiny/dml/0; their logs are named in' in errors
     by_cell = {line['cell']: line for line in lines_of(tmp_path)}
     assert by_cell['tiny/dml/0']['status'] == 'failed'
-    assert "method 'dml' (DML): tau" in Path(by_cell['tiny/dml/0']['log']).read_text()
+    assert "schedule for 'none'" in Path(by_cell['tiny/dml/0']['log']).read_text()
     assert by_cell['tiny/kd/0']['status'] == 'done'
     table = (tmp_path / 'results' / 'tiny.md').read_text()
     assert '| dml | 0 | not run |' in table
