@@ -599,6 +599,9 @@ def of_data() -> Iterator[BadInput]:
                    (label, 'is 24x48, but its image', '48x96'))  # fmt: skip
     yield _on_data(_drawn(IMAGES, np.zeros((1, 1, 3), np.uint8)), (image, '1x1 pixels: no picture'))
     yield _on_data(_renamed, ('no label map', label, image))
+    for kind, content in itertools.product((IMAGES, LABELS), (b'', b'not a picture')):
+        said = (f'city/{kind}/val/dunmere/dunmere_000000', 'cannot be decoded')
+        yield _on_data(_changed(kind, content, 'val'), said, 'test')
 
 
 def _on_data(write: Writer, said: tuple[str, ...], command: str = 'train') -> BadInput:
@@ -634,14 +637,14 @@ def _emptied(path: str) -> Writer:
     return write
 
 
-def _first(root: Path, kind: str) -> Path:
-    return min((root / kind / 'train').rglob('*.png'))
+def _first(root: Path, kind: str, split: str = 'train') -> Path:
+    return min((root / kind / split).rglob('*.png'))
 
 
-def _changed(kind: str, content: bytes) -> Writer:
+def _changed(kind: str, content: bytes, split: str = 'train') -> Writer:
     def write(root: Path, material: Path) -> None:
         _copy_of_city(root, material)
-        _first(root, kind).write_bytes(content)
+        _first(root, kind, split).write_bytes(content)
 
     return write
 

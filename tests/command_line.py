@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import signal
 import traceback
 import warnings
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import pytest
 from mmengine.registry import DefaultScope
 from mmengine.utils import ManagerMixin
 
+from mmseg_adm.checkpoint import trust_checkpoints
 from mmseg_adm.commands.main import main
 
 
@@ -42,6 +44,7 @@ def forget_managers() -> None:
 def command(*argv: object, cwd: Path, **environment: str) -> Done:
     """Run ``mmseg-adm`` in a folder; an exception that it lets through is a traceback and 1."""
     stdout, stderr = io.StringIO(), io.StringIO()
+    on_termination = signal.getsignal(signal.SIGTERM)
     forget_managers()
     with (
         pytest.MonkeyPatch.context() as folder,
@@ -60,4 +63,7 @@ def command(*argv: object, cwd: Path, **environment: str) -> Done:
             traceback.print_exc()
             status = 1
     forget_managers()
+    # What a command changes in its process ends with it.
+    trust_checkpoints(False)
+    signal.signal(signal.SIGTERM, on_termination)
     return Done(status, stdout.getvalue(), stderr.getvalue())

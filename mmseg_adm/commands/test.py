@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from mmengine.config import Config
 
 
+# That are decoded before the test begins.
+IMAGES = 8
+
+
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Those of MMSegmentation's, and ``--member``."""
     add_config_flags(parser)
@@ -149,6 +153,7 @@ def draw_predictions(config: Config, args: argparse.Namespace) -> None:
 def test(config: Config, tta: bool) -> None:
     """Test once."""
     from mmseg_adm.checkpoint import check_finite
+    from mmseg_adm.datasets.checks import check_images, plain_datasets
     from mmseg_adm.engine.unwrap import unwrapped
 
     from .launch import EvaluationRunner, kept_if_started
@@ -160,6 +165,8 @@ def test(config: Config, tta: bool) -> None:
     runner = None
     with kept_if_started(config, lambda: runner):
         runner = EvaluationRunner.from_cfg(config)
+        for dataset in plain_datasets(runner.test_dataloader.dataset):
+            check_images(dataset, IMAGES)
         # Weights that are not there, of another network or not finite are found here.
         runner.load_or_resume()
         check_finite(unwrapped(runner).state_dict(), config.load_from)

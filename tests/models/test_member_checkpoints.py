@@ -463,9 +463,12 @@ def test_weights_under_other_names_are_told_shortly(frozen, save):
 
 @EITHER
 def test_a_file_without_weights_is_refused(frozen, save):
-    assert refused(save({'epoch': 3}), frozen=frozen) == [
-        'holds no state dict: a dict of tensors by name'
-    ]
+    path = save({'epoch': 3})
+    with pytest.raises(
+        ValueError, match='holds no state dict: a dict of tensors by name'
+    ) as caught:
+        load(path, None, frozen, 'tutor')
+    assert str(caught.value).startswith(f"member 'tutor': {path} holds")
 
 
 def test_a_bridge_goes_on_from_a_teacher_of_a_distillation(save):

@@ -72,6 +72,17 @@ def test_it_is_one_message_and_leaves_nothing(name, material, downloads, tmp_pat
     assert (contents(tmp_path), contents(material)) == before
 
 
+def test_an_image_that_was_not_among_the_first_is_named_too(material, tmp_path, monkeypatch):
+    monkeypatch.setattr('mmseg_adm.commands.test.IMAGES', 0)
+    first = f'city/{IMAGES}/val/dunmere/dunmere_000000'
+    case = next(each for each in BAD_INPUTS.values() if each.said[0] == first)
+    write_files(case, tmp_path, material)
+    done = command(*shlex.split(case.line.replace(M, f'{material}/')), cwd=tmp_path)
+    assert done.returncode == 2, done.stderr[-3000:]
+    assert done.stderr.startswith(f'mmseg-adm: could not load {first}')
+    assert done.stderr.count('\n') == 1
+
+
 # Of each command and each kind, those that the surroundings of a process could change.
 ALONE = (
     'tarin', 'benchmark p.py --jobs 0', 'train none.py', f'train {M}smal.py',
