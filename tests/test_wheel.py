@@ -141,7 +141,7 @@ def test_a_pair_is_exported(flags, installed, paired):
 def test_the_plan_in_the_documents(installed, demo):
     page = (ROOT / 'benchmarks' / 'README.md').read_text()
     (text,) = re.findall(r'<!-- file: my_plan.py -->\n```python\n(.*?)```', page, re.DOTALL)
-    assert len(text.splitlines()) == 10
+    assert len(text.splitlines()) <= 10
     assert 'seeds = (0, 1, 2)' in text
     own = installed.folder / 'own'
     own.mkdir()

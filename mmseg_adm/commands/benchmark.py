@@ -41,6 +41,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         '--check',
+        dest='only_checks',  # args.check is the command's own look at its flags
         action='store_true',
         help="only begin what other code has trained once more, to see if today's does the same",
     )
@@ -82,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
         # As on Ctrl-C, the trainings end with it.
         before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
         try:
-            train_cells(plan, results, _work_dir(args).resolve(), args.jobs, args.check)
+            train_cells(plan, results, _work_dir(args).resolve(), args.jobs, args.only_checks)
         except KeyboardInterrupt:
             raise KeyboardInterrupt('; the same command goes on with what is left') from None
         finally:
