@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from bad_inputs import BAD_INPUTS, BadInput, M, write_material
+from bad_inputs import BAD_INPUTS, IMAGES, BadInput, M, write_material
 from command_line import Done, command
 from factory import ROOT
 
