@@ -21,8 +21,8 @@ from .log_processor import LogProcessor
 from .loops import MembersTestLoop, MembersValLoop
 from .metrics import ClassIoUMetric
 from .optim import CPUAmpOptimWrapper, GroupOptimWrapper, GroupOptimWrapperConstructor
-from .runner import QuietRunner
-from .training import TrainingRunner, UnreadableSample
+from .runner import QuietRunner, UnreadableSample
+from .training import TrainingRunner
 
 __all__ = [
     'CPUAmpOptimWrapper',

@@ -7,6 +7,7 @@ import shutil
 import time
 from pathlib import Path
 
+from mmengine.dataset import Compose
 from mmengine.dist import broadcast_object_list
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
@@ -17,7 +18,8 @@ from mmengine.visualization import Visualizer
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mmseg_adm.mistakes import building
+from mmseg_adm.datasets.checks import plain_datasets
+from mmseg_adm.mistakes import building, words_of
 
 # Beginnings of what MMEngine logs by hundreds of lines, or nobody can act on: for the file alone.
 FILE_ONLY = (
@@ -31,6 +33,18 @@ FILE_ONLY = (
 
 # The name of a run's folder, as MMEngine writes it.
 STAMP = '%Y%m%d_%H%M%S'
+
+
+class UnreadableSample(ValueError):
+    """An image of a data set that could not be loaded, with its files.
+
+    Args:
+        message: The text; or that of PyTorch, which raises the error of a worker anew with the
+            worker's traceback before it.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message.rpartition(f'{type(self).__name__}: ')[2].strip())
 
 
 class QuietRunner(Runner):
@@ -106,9 +120,13 @@ class QuietRunner(Runner):
     def build_dataloader(
         dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False
     ) -> DataLoader:
-        """A data set and what loads it."""
+        """A data set and what loads it; its errors name the files."""
         with building('the dataloader'):
-            return Runner.build_dataloader(dataloader, seed, diff_rank_seed)
+            loader = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
+        for dataset in plain_datasets(loader.dataset):
+            if isinstance(getattr(dataset, 'pipeline', None), Compose):
+                dataset.pipeline = _NamingPipeline(dataset.pipeline.transforms)
+        return loader
 
     def load_checkpoint(self, filename: str, *args, **kwargs) -> dict:
         """Load weights; what does not fit names the file."""
@@ -124,6 +142,18 @@ class QuietRunner(Runner):
         kind = hook.get('type') if isinstance(hook, dict) else type(hook).__name__
         with building(f'the hook {kind}'):
             super().register_hook(hook, priority)
+
+
+class _NamingPipeline(Compose):
+    """A pipeline that says which files it failed on."""
+
+    def __call__(self, data: dict) -> dict | None:
+        files = ', '.join(str(data[key]) for key in ('img_path', 'seg_map_path') if data.get(key))
+        try:
+            return super().__call__(data)
+        except Exception as error:  # a decoder or a transform may raise anything
+            reason = words_of(error) or type(error).__name__
+            raise UnreadableSample(f'could not load {files}: {reason}') from error
 
 
 def for_the_screen(record: logging.LogRecord) -> bool:

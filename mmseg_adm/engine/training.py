@@ -6,7 +6,6 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from mmengine.dataset import Compose
 from mmengine.dist import broadcast_object_list, master_only
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.hooks import Hook
@@ -14,7 +13,6 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mmseg_adm.checkpoint import Newest, newest_whole
-from mmseg_adm.datasets.checks import plain_datasets
 from mmseg_adm.writing import remove_leftovers, write_text
 
 from .checkpoints import checkpoint_files
@@ -27,18 +25,6 @@ from .runner import QuietRunner
 REPLACED = ('CheckpointHook', 'mmengine.CheckpointHook', MMEngineCheckpointHook)
 # The beginning of what PyTorch says of a worker that is gone.
 LOST_WORKER = 'DataLoader worker'
-
-
-class UnreadableSample(ValueError):
-    """An image of a data set that could not be loaded, with its files.
-
-    Args:
-        message: The text; or that of PyTorch, which raises the error of a worker anew with the
-            worker's traceback before it.
-    """
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message.rpartition(f'{type(self).__name__}: ')[2].strip())
 
 
 class TrainingRunner(QuietRunner):
@@ -64,11 +50,8 @@ class TrainingRunner(QuietRunner):
     def build_dataloader(
         dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False
     ) -> DataLoader:
-        """MMEngine's loader; its workers outlive SIGTERM, its errors name the files."""
+        """A loader whose workers outlive SIGTERM."""
         loader = QuietRunner.build_dataloader(dataloader, seed, diff_rank_seed)
-        for dataset in plain_datasets(loader.dataset):
-            if isinstance(getattr(dataset, 'pipeline', None), Compose):
-                dataset.pipeline = _NamingPipeline(dataset.pipeline.transforms)
         loader.worker_init_fn = partial(_start_worker, loader.worker_init_fn)
         return loader
 
@@ -135,19 +118,6 @@ class TrainingRunner(QuietRunner):
         elif self._load_from is None:
             self.logger.info(f'There is no checkpoint in {folder}: starting a new training')
             self._resume = False
-
-
-class _NamingPipeline(Compose):
-    """A pipeline that says which files it failed on."""
-
-    def __call__(self, data: dict) -> dict | None:
-        files = ', '.join(str(data[key]) for key in ('img_path', 'seg_map_path') if data.get(key))
-        try:
-            return super().__call__(data)
-        except Exception as error:  # a decoder or a transform may raise anything
-            raise UnreadableSample(
-                f'could not load {files}: {error or type(error).__name__}'
-            ) from error
 
 
 def _start_worker(initialize: Callable[[int], None] | None, worker_id: int) -> None:

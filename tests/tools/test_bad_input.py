@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from bad_inputs import BAD_INPUTS, BadInput, M, write_material
+from bad_inputs import BAD_INPUTS, IMAGES, BadInput, M, write_material
 from command_line import Done, command
 from factory import ROOT
 
@@ -70,6 +70,17 @@ def test_it_is_one_message_and_leaves_nothing(name, material, downloads, tmp_pat
     done = command(*words, cwd=tmp_path, TORCH_HOME=str(downloads))
     check(case, done, material)
     assert (contents(tmp_path), contents(material)) == before
+
+
+def test_an_image_that_was_not_among_the_first_is_named_too(material, tmp_path, monkeypatch):
+    monkeypatch.setattr('mmseg_adm.commands.test.IMAGES', 0)
+    first = f'city/{IMAGES}/val/dunmere/dunmere_000000'
+    case = next(each for each in BAD_INPUTS.values() if each.said[0] == first)
+    write_files(case, tmp_path, material)
+    done = command(*shlex.split(case.line.replace(M, f'{material}/')), cwd=tmp_path)
+    assert done.returncode == 2, done.stderr[-3000:]
+    assert done.stderr.startswith(f'mmseg-adm: could not load {first}')
+    assert done.stderr.count('\n') == 1
 
 
 # Of each command and each kind, those that the surroundings of a process could change.
