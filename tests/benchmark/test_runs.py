@@ -7,6 +7,7 @@ import threading
 
 import pytest
 import torch
+from command_line import command
 from factory import ROOT
 from mmengine.config import Config, DictAction
 from plans import line_of, shipped, tiny_plan, write_plan
@@ -289,6 +290,20 @@ def test_changes_are_those_of_code_and_not_of_what_is_written(tmp_path, monkeypa
     (plans / 'backbone.py').touch()
     assert changed_files(plans, written) == [str(plans / 'backbone.py'),
                                              str(root / 'mmseg_adm' / 'new.py')]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ('flags', 'expected'), [((), ['run_plan']), (('--check',), ['check_plan']), (('--report',), [])]
+)
+def test_a_command_trains_or_checks_or_only_reports(flags, expected, tmp_path, monkeypatch):
+    called = []
+    for name in ('run_plan', 'check_plan'):
+        monkeypatch.setattr(
+            f'mmseg_adm.benchmark.{name}', lambda *_, name=name: called.append(name)
+        )
+    done = command('benchmark', write_plan(tmp_path, {}), *flags, cwd=tmp_path)
+    assert (done.returncode, called) == (0, expected), done.stderr
+    assert '| student alone | 0 | not run |' in done.stdout
 
 
 def test_overrides_reach_the_command_as_they_are(tmp_path):
