@@ -49,7 +49,7 @@ def options_for_length(config: Config, target: int) -> dict[str, object]:
     """Overrides, by dotted key, with which a config trains for ``target`` iterations.
 
     Learning rates as in :func:`stretched`, when methods start and stop in proportion;
-    evaluations and checkpoints too, but at least :data:`POINTS` evaluations.
+    evaluations and checkpoints too, but at least :data:`POINTS` evaluations. Something is logged.
 
     Raises:
         ValueError: As :func:`stretched`, or if a part of a schedule would never begin.
@@ -78,6 +78,8 @@ def options_for_length(config: Config, target: int) -> dict[str, object]:
 
     given = config.train_cfg.get('val_interval', iterations)
     options['train_cfg.val_interval'] = interval(given, target // POINTS)
+    if (hooks.get('logger') or {}).get('interval', 1) > target:
+        options['default_hooks.logger.interval'] = target
     checkpoint = hooks.get('checkpoint') or {}
     saved = checkpoint.get('interval', -1)
     if saved > 0 and not checkpoint.get('by_epoch', True):

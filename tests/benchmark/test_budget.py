@@ -182,3 +182,6 @@ def test_intervals_keep_to_whole_accumulations():
     options = options_for_length(config, 1000)
     assert options['train_cfg.val_interval'] == 124
     assert options['default_hooks.checkpoint.interval'] == 500
+    assert 'default_hooks.logger.interval' not in options
+    config.default_hooks.logger.interval = 20
+    assert options_for_length(config, 17)['default_hooks.logger.interval'] == 17
