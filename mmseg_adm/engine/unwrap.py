@@ -3,7 +3,7 @@
 from typing import Any
 
 from mmengine.model import is_model_wrapper
-from mmengine.optim import OptimWrapperDict
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 from torch.optim import Optimizer
 
@@ -14,7 +14,8 @@ def unwrapped(runner: Runner) -> Any:
 
 
 def optimizers_of(runner: Runner) -> list[Optimizer]:
-    """The optimizers of a training, one or by group."""
+    """The optimizers of a training, one or by group; none where only a validation runs."""
     wrapper = runner.optim_wrapper
     wrappers = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
-    return [each.optimizer for each in wrappers]
+    # Until a training is built they are settings.
+    return [each.optimizer for each in wrappers if isinstance(each, OptimWrapper)]

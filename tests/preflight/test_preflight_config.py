@@ -12,7 +12,7 @@ from mmengine.config import Config
 
 from mmseg_adm.checkpoint import read_checkpoint
 from mmseg_adm.config.lengths import check_lengths
-from mmseg_adm.config.names import configs_of
+from mmseg_adm.paths import configs_of
 from mmseg_adm.preflight import Report, as_text, inspect_config
 from mmseg_adm.preflight.settings import check_settings
 
