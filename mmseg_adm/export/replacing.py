@@ -12,7 +12,8 @@ HEADER = '# Exported by mmseg-adm: the plain config of one network.'
 # In the meta of exported weights, beside what a run's checkpoint records.
 EXPORTED = {RECORD: {'exported': True}}
 # In the metadata of an exported graph.
-EXPORTED_BY = ('exported_by', 'mmseg_adm')
+# In JSON, as all that a graph tells.
+EXPORTED_BY = ('exported_by', '"mmseg_adm"')
 
 
 def check_target(target: Path, sources: Iterable[Path]) -> None:
