@@ -11,8 +11,7 @@ from mmseg_adm.checkpoint import RECORD, read_checkpoint
 HEADER = '# Exported by mmseg-adm: the plain config of one network.'
 # In the meta of exported weights, beside what a run's checkpoint records.
 EXPORTED = {RECORD: {'exported': True}}
-# In the metadata of an exported graph.
-# In JSON, as all that a graph tells.
+# In the metadata of an exported graph; in JSON, as all that a graph tells.
 EXPORTED_BY = ('exported_by', '"mmseg_adm"')
 
 
