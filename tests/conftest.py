@@ -29,7 +29,10 @@ def default_scope():
 
 @pytest.fixture(autouse=True, scope='session')
 def quick_runners():
-    """A runner spends most of a short training on what it says about itself, and on garbage."""
+    """A runner spends most of a short training on what it says about itself, and on garbage.
+
+    The rest of it goes by while workers that are gone are waited for.
+    """
     from mmengine.utils.dl_utils import collect_env
 
     def unformatted(text, **_):
@@ -40,6 +43,8 @@ def quick_runners():
         patch.setattr('yapf.yapflib.yapf_api.FormatCode', unformatted)
         patch.setattr('mmengine.config.config.FormatCode', unformatted, raising=False)
         patch.setattr('mmengine.runner.runner.collect_env', cache(collect_env))
+        patch.setattr('mmengine.dataset.base_dataset.gc.collect', lambda: 0)
+        patch.setattr('torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL', 0.5)
         yield
     gc.unfreeze()
 

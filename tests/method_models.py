@@ -33,7 +33,10 @@ def build(method, student=None, teacher=None, **options):
     else:
         members = dict(student=student, teacher=teacher)
     torch.manual_seed(0)
-    return MODELS.build(distiller_config(dict(method=method), members=members, **options))
+    model = MODELS.build(distiller_config(dict(method=method), members=members, **options))
+    # Nobody steps here but tests that pause nobody.
+    model.pauses_members = True
+    return model
 
 
 @cache

@@ -8,6 +8,8 @@ import torch
 from mmengine.dist import all_reduce
 from torch import Tensor
 
+from .host_copy import HostCopy
+
 TOTAL = 'loss'
 
 
@@ -30,7 +32,7 @@ class StepLosses:
     def clear(self) -> None:
         """Forget the step."""
         self._names: tuple[str, ...] = ()
-        self._copied: Any = None
+        self._copied: HostCopy | None = None
         self._read: list[float] | None = None
 
     @torch.no_grad()
@@ -45,7 +47,7 @@ class StepLosses:
         if self.shared:
             all_reduce(wrong, op='max')
         self._names = tuple(named)
-        self._copied, self._read = _Copy(torch.stack([*values, wrong])), None
+        self._copied, self._read = HostCopy(torch.stack([*values, wrong])), None
 
     def values(self) -> dict[str, float]:
         """Every logged value by name; none before the first step."""
@@ -68,19 +70,3 @@ class StepLosses:
         if self._read is None:
             self._read = [] if self._copied is None else self._copied.wait()
         return self._read
-
-
-class _Copy:
-    """Numbers on their way to the host."""
-
-    def __init__(self, values: Tensor) -> None:
-        self.values = values.to('cpu', non_blocking=True)
-        self.event = torch.cuda.Event() if values.is_cuda else None
-        if self.event is not None:
-            self.event.record()
-
-    def wait(self) -> list[float]:
-        """They, once they are there."""
-        if self.event is not None:
-            self.event.synchronize()
-        return self.values.tolist()

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from mmengine.model import ExponentialMovingAverage
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from mmseg_adm.config.kinds import averaged_member
 
@@ -31,14 +32,29 @@ class EMATeacher(ExponentialMovingAverage):
         super().__init__(network, momentum, update_buffers=True)
         self.followed = followed
         self.module.eval()
+        # Of the base class, for its own way to follow: copied, it would hold all weights twice.
         self.avg_parameters: dict[str, Tensor] = {}
+        self._began = False
 
+    @torch.no_grad()
     def follow(self, network: nn.Module) -> None:
-        """Take in the member's present weights, at first as they are."""
-        # Kept, they would be other tensors as soon as this module is moved or copied.
-        self.avg_parameters = self.module.state_dict()
-        self.update_parameters(network)
-        self.avg_parameters = {}
+        """Take in the member's present weights, at first as they are.
+
+        All at once, and without a wait for the device but in the first batch of a process: the
+        base class asks its counter twice, and launches a kernel a tensor.
+        """
+        own, present = (
+            [each for each in (*module.parameters(), *module.buffers()) if each.is_floating_point()]
+            for module in (self.module, network)
+        )
+        # A run that is resumed has begun already.
+        self._began = self._began or bool(self.steps > 0)
+        if self._began:
+            get_ema_multi_avg_fn(1 - self.momentum)(own, present, None)
+        else:
+            self.module.load_state_dict(network.state_dict())
+            self._began = True
+        self.steps += 1
 
     def train(self, mode: bool = True) -> EMATeacher:
         """Stay as in evaluation."""

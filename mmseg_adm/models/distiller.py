@@ -110,11 +110,17 @@ class KnowledgeDistiller(BaseModel):
             return self.frozen[name].network
         return self.averages[name].module if name in self.averages else self.members[name]
 
-    @property
-    def paused_members(self) -> set[str]:
-        """Trained members that the batch which ran last must not update."""
-        running = (method for method in self.methods.values() if method.strength > 0)
-        return {name for method in running for name in method.paused}
+    def paused_members(self) -> dict[str, Tensor]:
+        """Whether the batch that ran last must not update a member; only of those that may pause.
+
+        Scalars of booleans, on the device: who reads them on the host waits for it.
+        """
+        paused: dict[str, Tensor] = {}
+        for method in self.methods.values():
+            if method.strength > 0:
+                for name, flag in method.paused.items():
+                    paused[name] = paused[name] | flag if name in paused else flag
+        return paused
 
     @property
     def out_channels(self) -> int:
@@ -164,11 +170,13 @@ class KnowledgeDistiller(BaseModel):
                 for name, method in active.items():
                     step.check_gradient(method.reads(), method.updates())
                     losses.update(_named(name, method.strength, method(step)))
-        if self.paused_members and self.training and not self.pauses_members:
+        may_pause = {name: method.may_pause() for name, method in active.items()}
+        if any(may_pause.values()) and self.training and not self.pauses_members:
+            method = next(name for name, each in may_pause.items() if each)
+            members = ', '.join(may_pause[method])
             raise RuntimeError(
-                f'a method pauses {", ".join(self.paused_members)}, and nobody keeps the optimizer '
-                "from it: add default_hooks=dict(member_pause=dict(type='mmseg_adm.MemberPauseHook'"
-                '))'
+                f"method '{method}' may pause {members}, and nobody would keep the optimizer from "
+                "it: add default_hooks=dict(member_pause=dict(type='mmseg_adm.MemberPauseHook'))"
             )
         self._keep_idle_parameters(losses, active)
         return losses

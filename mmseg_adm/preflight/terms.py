@@ -169,7 +169,7 @@ def _check_method(name: str, method: Any, terms: Sequence[Term], report: Report)
         elif not term.updates and not term.silent:
             text = 'trains nobody: it has no gradient. Is everything detached?'
             report.add('terms', 'failed', f'{term.path} {text}')
-        elif not term.updates and not set(term.silent) & method.paused:
+        elif not term.updates and not any(method.paused.get(each) for each in term.silent):
             text = 'is zero on the images tried: is its weight zero?'
             report.add('terms', 'warning', f'the gradient of {term.path} {text}')
     reached = {each for term in terms for each in (*term.updates, *term.silent)}

@@ -169,8 +169,8 @@ def decision(folder: Path, batch: dict) -> tuple[bool, float, float]:
         classifier.weight.data.zero_()
         classifier.bias.data.copy_(torch.tensor(probabilities).log())
     losses = model(**model.data_preprocessor(batch, True), mode='loss')
-    return bool(model.paused_members), *(float(losses[f'method.{key}'])
-                                         for key in ('gap', 'threshold'))  # fmt: skip
+    (pauses,) = model.paused_members().values()
+    return bool(pauses), *(float(losses[f'method.{key}']) for key in ('gap', 'threshold'))
 
 
 def deciding_batch() -> dict:

@@ -32,9 +32,24 @@ def teacher(tmp_path_factory):
     return save_segmentor(path, segmentor(8, CLASSES))
 
 
+# Methods that can train together: of each the first variant, by what their members are.
+RUNS = {
+    'offline': [variants[0] for variants in METHODS.values()
+                if variants[0].members == 'pair' and variants[0].frozen_teacher],
+    'online': [variants[0] for variants in METHODS.values()
+               if variants[0].members == 'pair' and not variants[0].frozen_teacher],
+    'bridge': METHODS['SOKD'],
+    'peers': METHODS['FFSD'],
+}  # fmt: skip
+
+
+def test_every_method_is_in_a_run():
+    assert sorted(each.method for run in RUNS.values() for each in run) == sorted(METHODS)
+
+
 @pytest.fixture(scope='module')
 def trained(city, teacher, tmp_path_factory):
-    """The folder of a run of a method, trained once; checkpoints after each iteration."""
+    """The folder of a run, trained once; checkpoints after each iteration."""
     folders = {}
 
     def run(name):
@@ -51,7 +66,7 @@ def trained(city, teacher, tmp_path_factory):
 
 
 def configure(name, city, teacher, work_dir, **options):
-    variant = METHODS[name][0]
+    variant = RUNS[name][0]
     config = demo_config(
         city, work_dir, ITERS, DML, train_cfg__val_interval=1000,
         default_hooks__checkpoint__max_keep_ckpts=-1,
@@ -59,10 +74,10 @@ def configure(name, city, teacher, work_dir, **options):
     )  # fmt: skip
     config.default_hooks.checkpoint.update(interval=1, save_best=None)
     config.default_hooks.pop('pictures')
-    frozen = teacher if variant.frozen_teacher and variant.members != 'peers' else None
+    frozen = teacher if name in ('offline', 'bridge') else None
     config.model.members = variant.networks(segmentor(4, CLASSES), segmentor(8, CLASSES), frozen)
     config.model.student = variant.student
-    config.model.methods = dict(method=variant.config)
+    config.model.methods = {each.method.lower(): each.config for each in RUNS[name]}
     return config
 
 
@@ -77,13 +92,15 @@ def state_of(path):
     return dict(checkpoint['state_dict']), checkpoint['optimizer'], checkpoint['param_schedulers']
 
 
-@pytest.mark.parametrize('name', METHODS)
+@pytest.mark.parametrize('name', RUNS)
 def test_a_resumed_step_is_the_same_step(name, trained, city, teacher, tmp_path):
     folder = trained(name)
     first, second = (state_of(folder / f'iter_{i}.pth') for i in (1, 2))
     moved = [key for key in first[0] if not torch.equal(first[0][key], second[0][key])]
     for part in {key.split('.')[1] for key in first[0] if key.startswith('members.')}:
         assert any(key.startswith(f'members.{part}.decode_head.conv_seg') for key in moved)
+    for method in {key.split('.')[1] for key in first[0] if key.startswith('methods.')}:
+        assert any(key.startswith(f'methods.{method}.') for key in moved)
     config = configure(
         name, city, teacher, tmp_path, resume=True, load_from=str(folder / 'iter_1.pth')
     )
@@ -91,9 +108,9 @@ def test_a_resumed_step_is_the_same_step(name, trained, city, teacher, tmp_path)
     assert differences(state_of(tmp_path / 'iter_2.pth'), second) == []
 
 
-@pytest.mark.parametrize('name', METHODS)
+@pytest.mark.parametrize('name', RUNS)
 def test_the_student_is_a_plain_segmentor(name, trained):
-    folder, student = trained(name), METHODS[name][0].student
+    folder, student = trained(name), RUNS[name][0].student
     config = Config.fromfile(folder / f'{student}_iter_2.py')
     assert 'mmseg_adm' not in config.pretty_text
     network = MMSEG_MODELS.build(config.model).eval()

@@ -13,7 +13,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmseg_adm.checkpoint import read_checkpoint
-from mmseg_adm.engine import FiniteLossHook, FiniteWeightsHook, step_losses
+from mmseg_adm.engine import FiniteLossHook, FiniteWeightsHook, host_copy
 from mmseg_adm.models.methods import ADM
 
 pytestmark = pytest.mark.core
@@ -268,18 +268,19 @@ class EndOfSteps(Hook):
         self.counter.counts.append(self.counter.waits.count)
 
 
-@pytest.mark.parametrize('action', ['stop', 'skip'])
-def test_a_step_waits_no_more_often_than_without(action, configure, monkeypatch):
+@pytest.fixture
+def waits_of(monkeypatch):
+    """Trains a config; the waits of each step, and how often a copy on the host was waited for."""
     reads = []  # where what was waited for lies
-    wait = step_losses._Copy.wait
+    wait = host_copy.HostCopy.wait
 
     def watched(copy):
         reads.append(copy.values.untyped_storage().data_ptr())
         return wait(copy)
 
-    monkeypatch.setattr(step_losses._Copy, 'wait', watched)
+    monkeypatch.setattr(host_copy.HostCopy, 'wait', watched)
 
-    def waits_of(config):
+    def count(config):
         # The optimizer's own, and what the log averages, are the same in both.
         config.default_hooks.logger.interval = 100
         config.default_hooks.checkpoint.interval = 100
@@ -290,6 +291,11 @@ def test_a_step_waits_no_more_often_than_without(action, configure, monkeypatch)
         runner.train()
         return counter.counts, len(reads)
 
+    return count
+
+
+@pytest.mark.parametrize('action', ['stop', 'skip'])
+def test_a_step_waits_no_more_often_than_without(action, configure, waits_of):
     without = configure(iters=3, folder='without')
     for name in ('finite_loss', 'finite_weights'):
         without.default_hooks.pop(name)
@@ -299,6 +305,17 @@ def test_a_step_waits_no_more_often_than_without(action, configure, monkeypatch)
     assert read == 3, 'one wait a step'
     # MMEngine's wait for each loss is gone: the numbers are on the host already.
     assert all(own + 1 < other for own, other in zip(counts, expected, strict=True))
+
+
+def test_neither_a_pause_nor_an_average_makes_a_step_wait(configure, waits_of):
+    plain, other = configure(iters=3, folder='plain'), configure(iters=3)
+    plain.model.methods = dict(dml=dict(type='mmseg_adm.DML'))
+    other.model.methods = dict(switokd=dict(type='mmseg_adm.SwitOKD'))
+    other.model.members.mean_teacher = dict(type='mmseg_adm.EMATeacher')
+    other.model.methods.kd = dict(type='mmseg_adm.KD', teacher='mean_teacher')
+    (expected, _), (counts, _) = waits_of(plain), waits_of(other)
+    # The average asks once whether it is new.
+    assert counts == [expected[0] + 1, *expected[1:]]
 
 
 def test_what_is_logged_is_what_the_model_returned(configure):

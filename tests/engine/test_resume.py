@@ -7,7 +7,9 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmseg_adm.checkpoint import read_checkpoint, safe_loading
+from mmseg_adm.checkpoint import RECORD, read_checkpoint, safe_loading
+from mmseg_adm.engine.settings import RESTORED, settings_of
+from mmseg_adm.engine.settings import differences as differences_of_settings
 from mmseg_adm.export import plain_config
 
 pytestmark = pytest.mark.core
@@ -24,12 +26,12 @@ CASES = {
         interval=2, optim_wrapper__accumulative_counts=2, train_cfg__val_interval=2
     ),
     'frozen teacher': dict(config=OFFLINE),
-    'ramp': dict(default_hooks__schedule__schedules=dict(adm=RAMP)),
-    'averaged teacher': dict(
+    'ramp, averaged teacher and weights': dict(
+        default_hooks__schedule__schedules=dict(adm=RAMP),
         model__members__mean_teacher=dict(type='mmseg_adm.EMATeacher', momentum=0.2),
         model__methods__adm__target='mean_teacher',
+        custom_hooks=[dict(type='EMAHook', momentum=0.2)],
     ),
-    'averaged weights': dict(custom_hooks=[dict(type='EMAHook', momentum=0.2)]),
 }
 
 
@@ -151,7 +153,9 @@ def test_what_is_compared(uninterrupted, make_config, tmp_path):
     assert any(key.endswith('running_var') for key in state['state_dict'])
     moments = [each.values() for each in state['optimizer']['state'].values()]
     assert all(any(torch.is_tensor(value) and value.ndim for value in each) for each in moments)
-    assert 'ema_state_dict' in uninterrupted('averaged weights')
+    averaged = uninterrupted('ramp, averaged teacher and weights')
+    assert 'ema_state_dict' in averaged
+    assert any(key.startswith('averages.mean_teacher') for key in averaged['state_dict'])
 
 
 def test_workers_make_no_difference(uninterrupted):
@@ -256,7 +260,7 @@ CHANGES = {
     'seed': (dict(randomness__seed=7), 'randomness.seed: 0 then, 7 now'),
 }  # fmt: skip
 # Those that a resumed run has from its checkpoint, whatever the config says.
-RESTORED = {
+KEPT = {
     'learning rate', 'optimizer', 'learning rate of a part', 'schedule of the learning rate', 'seed'
 }  # fmt: skip
 
@@ -273,6 +277,15 @@ def resumed_from_first(make_config, first_checkpoint, tmp_path):
 
 
 @pytest.mark.parametrize('name', CHANGES)
+def test_what_is_another_training(name, resumed_from_first, first_checkpoint):
+    change, line = CHANGES[name]
+    then = read_checkpoint(first_checkpoint)['meta'][RECORD]['settings']
+    found = differences_of_settings(then, settings_of(resumed_from_first(**copy.deepcopy(change))))
+    assert any(str(each).startswith(line) for each in found)
+    assert {RESTORED.fullmatch(each.path) is not None for each in found} == {name in KEPT}
+
+
+@pytest.mark.parametrize('name', ['batch size', 'weight', 'learning rate', 'EMA'])
 def test_another_training_is_not_resumed(name, resumed_from_first):
     change, line = CHANGES[name]
     config = resumed_from_first(**copy.deepcopy(change))
@@ -281,8 +294,8 @@ def test_another_training_is_not_resumed(name, resumed_from_first):
     text = str(caught.value)
     assert text.startswith('the checkpoint belongs to a run with other settings, so resuming it')
     assert f'\n  {line}' in text
-    assert ('No resumed run can change these' in text) == (name in RESTORED)
-    assert ('To resume all the same: --allow-changes' in text) == (name not in RESTORED)
+    assert ('No resumed run can change these' in text) == (name in KEPT)
+    assert ('To resume all the same: --allow-changes' in text) == (name not in KEPT)
 
 
 def test_what_a_checkpoint_restores_cannot_be_allowed(resumed_from_first):

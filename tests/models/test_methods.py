@@ -101,7 +101,7 @@ def test_each_term_alone_can_be_learnt(variant, term):
     data = model.data_preprocessor(blocks(), True)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
     values = []
-    for _ in range(30):
+    for _ in range(20):
         loss = terms_of(model, data)[term]
         values.append(loss.item())
         optimizer.zero_grad()
@@ -137,8 +137,7 @@ def test_no_method_waits_for_the_device(variant):
 
     method.forward = watched
     terms_of(model)
-    # SwitOKD tells the optimizer whom to leave out of this very step.
-    assert waits.count == (1 if variant.method == 'SwitOKD' else 0)
+    assert waits.count == 0
 
 
 @for_each_variant
@@ -207,6 +206,7 @@ def test_methods_do_not_change_what_others_read(other):
     for pair in (dict(first=first, second=second), dict(second=second, first=first)):
         torch.manual_seed(0)
         model = MODELS.build(distiller_config(pair, members=members))
+        model.pauses_members = True
         losses = losses_of(model)
         values.append({key: losses[key] for key in sorted(losses) if key.startswith('second')})
     assert_close(*values)
@@ -221,6 +221,7 @@ def test_adm_plugs_into(other):
     def train(chosen):
         torch.manual_seed(0)
         model = MODELS.build(distiller_config(chosen, members=members))
+        model.pauses_members = True
         model.methods.load_state_dict(
             {key: torch.full_like(value, 0.1) for key, value in model.methods.state_dict().items()}
         )

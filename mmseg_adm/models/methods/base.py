@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TypeVar
 
 from torch import Tensor, nn
@@ -26,8 +27,9 @@ class DistillationMethod(nn.Module):
 
     # Set by DistillScheduleHook, in [0, 1]: scales every loss; at 0 the method does not run.
     strength: float = 1.0
-    # The members that must not be updated by the batch that just ran; of those in may_pause().
-    paused: frozenset[str] = frozenset()
+    # Whether the batch that just ran must not update a member, of those in may_pause(): scalars
+    # of booleans on the device, since who reads them on the host waits for it.
+    paused: Mapping[str, Tensor] = MappingProxyType({})
     # What to do instead where a member that it trains is frozen, or one that it reads is missing.
     frozen_advice: str = ''
     missing_advice: str = ''

@@ -58,7 +58,7 @@ class SwitOKD(DistillationMethod):
     def forward(self, step: DistillationStep) -> dict[str, Tensor]:
         gap, threshold, teacher_leads = self._switch(step)
         paused = teacher_leads & (gap > threshold)
-        self.paused = frozenset([self.teacher] if paused else [])
+        self.paused = {self.teacher: paused}
         student, teacher = (step.read(name, 'logits') for name in (self.student, self.teacher))
         teacher_loss = step.imitate(teacher, student, self.tau)
         return {
