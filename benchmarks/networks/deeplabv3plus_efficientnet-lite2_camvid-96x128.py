@@ -1,6 +1,0 @@
-# All stages, the last two dilated in place of stride 32: 352 channels.
-_base_ = '../_base_/deeplabv3plus_efficientnet-lite_camvid-96x128.py'
-model = dict(
-    backbone=dict(arch='lite2', out_indices=(1, 6)),
-    decode_head=dict(in_channels=352, channels=128, c1_in_channels=24, c1_channels=48),
-)
