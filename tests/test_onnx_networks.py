@@ -19,12 +19,9 @@ def test_every_architecture_computes_what_pytorch_computes(name, tmp_path):
     assert 0 < written.difference < 1e-4 * written.largest
 
 
-@pytest.mark.parametrize('name', ['PSPNet', 'HRNet'])
-def test_without_stand_ins_a_graph_for_one_size_would_pass_for_one_for_every(
-    name, tmp_path, monkeypatch
-):
+def test_without_stand_ins_a_graph_for_one_size_would_pass_for_one_for_every(tmp_path, monkeypatch):
     monkeypatch.setattr(onnx, 'traceable', lambda network: network)
-    config, checkpoint = saved(name, tmp_path)
+    config, checkpoint = saved('PSPNet', tmp_path)
     with pytest.raises(ValueError, match=r'for every image size: .*--shape HEIGHT WIDTH'):
         export_onnx(config, checkpoint, tmp_path / 'network.onnx')
     assert [path.name for path in tmp_path.iterdir()] == ['plain.pth']

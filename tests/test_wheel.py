@@ -27,7 +27,7 @@ _base_ = 'mmseg_adm::pspnet/pspnet_r18-{width}-d8_1xb8-demo_synthetic-city-96x12
 train_cfg = dict(max_iters=40, val_interval=40)
 param_scheduler = [dict(type='PolyLR', eta_min=1e-5, power=0.9, end=40, by_epoch=False)]
 train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False)
-val_dataloader = dict(num_workers=0, persistent_workers=False)
+val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(indices=6))
 """
 
 
@@ -118,8 +118,15 @@ def test_the_package_is_the_wheels(installed):
 
 
 def test_the_demo(installed, demo):
-    assert 'Teacher and student, trained together with ADM' in demo
-    assert (installed.folder / 'work_dirs/demo/export/student.pth').is_file()
+    for name in ('train', 'test', 'export'):
+        assert f'$ mmseg-adm {name} ' in demo
+    table = demo[demo.index('Teacher and student, trained together with ADM') :]
+    for row in ('mIoU', 'teacher - student', 'same prediction', 'export/student.pth'):
+        assert row in table
+    left = installed.folder / 'work_dirs' / 'demo'
+    assert (left / 'export' / 'student.pth').is_file()
+    assert (left / 'export' / 'student.py').is_file()
+    assert len(list((left / 'pictures').glob('*.png'))) == 3
 
 
 def test_a_pair_is_tested_and_painted(installed, paired):

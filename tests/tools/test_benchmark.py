@@ -64,11 +64,23 @@ def test_a_killed_benchmark_goes_on_where_it_was(start, tmp_path):
     (first,) = lines_of(tmp_path)
     assert (first['cell'], first['status']) == ('tiny/student/0', 'done')
 
-    again = start(plan)
+    # Beside one that fails the others run.
+    wrong = {'default_hooks.schedule': dict(schedules=dict(none=dict(start=1)))}
+    failing = shipped('kd') | dict(dml=dict(config=shipped('dml')['dml'], cfg_options=wrong))
+    plan = write_plan(tmp_path, failing, teacher=TAUGHT)
+    again = start(plan, '--jobs', '2')
     output, errors = again.communicate(timeout=280)
-    assert again.returncode == 0, errors[-3000:]
-    lines = lines_of(tmp_path)
+    assert again.returncode == 1
+    assert 'failed: tiny/dml/0; their logs are named in' in errors
+    assert '| dml | 0 | not run |' in output
+    (failed,) = (line for line in lines_of(tmp_path) if line['status'] == 'failed')
+    assert "schedule for 'none'" in Path(failed['log']).read_text()
+    lines = [line for line in lines_of(tmp_path) if line != failed]
+    lines.sort(key=lambda line: ('student', 'teacher', 'kd').index(line['cell'].split('/')[1]))
     assert lines[0] == first
+    raw = tmp_path / 'results' / 'tiny.jsonl'
+    raw.write_text(''.join(json.dumps(line) + '\n' for line in lines))
+    plan = write_plan(tmp_path, shipped('kd'), teacher=TAUGHT)
     assert [line['cell'] for line in lines] == [f'tiny/{n}/0' for n in ('student', 'teacher', 'kd')]
     assert all(line['status'] == 'done' for line in lines)
     assert 'tiny/student/0: finished earlier' in errors
@@ -89,7 +101,6 @@ def test_a_killed_benchmark_goes_on_where_it_was(start, tmp_path):
     # Another code is told from today's by how it begins.
     earlier = [line | {'code': 'earlier'} for line in lines]
     earlier[0]['fingerprint'] = {'loss': 1.0, 'step': 1}
-    raw = tmp_path / 'results' / 'tiny.jsonl'
     raw.write_text(''.join(json.dumps(line) + '\n' for line in earlier))
     output, errors = start(plan, '--report').communicate(timeout=280)
     assert "- not checked against today's code (--check): tiny/student/0, tiny/teacher/0" in output
@@ -133,19 +144,3 @@ def test_stopping_it_is_no_failure(how, start, tmp_path, monkeypatch):
     monkeypatch.setattr(lock, 'PATIENCE', 0)
     with lock.locked(tmp_path / 'work'):
         pass
-
-
-def test_a_failed_cell_is_reported_and_the_others_run(start, tmp_path):
-    methods = shipped('dml', 'kd')
-    wrong = {'default_hooks.schedule': dict(schedules=dict(none=dict(start=1)))}
-    methods['dml'] = dict(config=methods['dml'], cfg_options=wrong)
-    process = start(write_plan(tmp_path, methods, teacher=TAUGHT), '--jobs', '2')
-    _, errors = process.communicate(timeout=280)
-    assert process.returncode == 1
-    assert 'failed: tiny/dml/0; their logs are named in' in errors
-    by_cell = {line['cell']: line for line in lines_of(tmp_path)}
-    assert by_cell['tiny/dml/0']['status'] == 'failed'
-    assert "schedule for 'none'" in Path(by_cell['tiny/dml/0']['log']).read_text()
-    assert by_cell['tiny/kd/0']['status'] == 'done'
-    table = (tmp_path / 'results' / 'tiny.md').read_text()
-    assert '| dml | 0 | not run |' in table

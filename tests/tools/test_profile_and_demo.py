@@ -1,7 +1,3 @@
-import os
-import subprocess
-import sys
-
 import pytest
 from command_line import command
 from factory import DEMO, ROOT, demo_config, save_segmentor, segmentor, shrink
@@ -133,26 +129,3 @@ def test_the_tool_prints_one_table(tmp_path):
     for word in ('floor', 'dml + adm', 's / step', 'memory', 'share of time', '2048'):
         assert word in done.stdout
     assert 'Init' not in done.stdout
-
-
-@pytest.mark.slow
-def test_the_demo_ends_with_pictures_a_student_and_a_table(tmp_path):
-    options = ['train_cfg.max_iters=2', 'train_cfg.val_interval=2']
-    done = subprocess.run(
-        [sys.executable, str(ROOT / 'tools' / 'demo.py'), '--cfg-options', *options],
-        cwd=tmp_path, env=os.environ | {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    for name in ('train', 'test', 'export'):
-        assert f'$ mmseg-adm {name} ' in done.stdout
-    table = done.stdout[done.stdout.index('Teacher and student, trained together') :]
-    for row in (
-        'mIoU',
-        'teacher - student',
-        'same prediction',
-        'work_dirs/demo/export/student.pth',
-    ):
-        assert row in table
-    assert (tmp_path / 'work_dirs/demo/export/student.py').is_file()
-    assert len(list((tmp_path / 'work_dirs/demo/pictures').glob('*.png'))) == 3
