@@ -220,7 +220,11 @@ def save_teacher(paired: Config, path: str) -> None:
     torch.save({'state_dict': network.state_dict(), 'meta': {}}, path)
 
 
-@pytest.mark.parametrize(('student', 'teacher', 'method'), PAIRS)
+@pytest.mark.parametrize(
+    ('student', 'teacher', 'method'),
+    [pytest.param(*names, marks=[pytest.mark.slow] if SIZES.keys() & set(names) else [])
+     for names in PAIRS],
+)  # fmt: skip
 def test_a_pair_trains(student, teacher, method, tmp_path):
     checkpoint = str(tmp_path / 'teacher.pth')
     paired = small_pair(student, teacher, method, checkpoint)
@@ -229,6 +233,7 @@ def test_a_pair_trains(student, teacher, method, tmp_path):
     model = MODELS.build(copy.deepcopy(paired.model))
     model.init_weights()
     model.train()
+    model.pauses_members = True  # SwitOKD's hook belongs to a Runner
     wrapper = build_optim_wrapper(model, paired.optim_wrapper)
     before = {key: value.clone() for key, value in model.named_parameters()}
     logs = model.train_step(batch_of(paired), wrapper)

@@ -65,6 +65,7 @@ def test_maps_follow_the_weights(city, tmp_path):
 
 def test_a_frozen_member_too_and_a_resumed_run(city, tmp_path):
     teacher = segmentor(16, classes=19)
+    shrink(teacher, 16)
     checkpoint = save_segmentor(tmp_path / 'teacher.pth', teacher)
     frozen = dict(model__members__teacher=dict(teacher, frozen=True, checkpoint=checkpoint),
                   model__members__student=segmentor(16, classes=19),

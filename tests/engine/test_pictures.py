@@ -66,7 +66,7 @@ def drawn(monkeypatch):
 
 def differ_by_place(runner):
     """Let fresh networks predict several classes: with the batch's statistics for their own."""
-    data = pseudo_collate([runner.val_dataloader.dataset[0]])
+    data = pseudo_collate([runner.val_dataloader.dataset[index] for index in range(2)])
     inputs = runner.model.data_preprocessor(data)['inputs']
     for name in runner.model.member_names:
         network = runner.model.network(name)
@@ -74,7 +74,7 @@ def differ_by_place(runner):
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.momentum = 1.0
         with torch.no_grad():
-            network(inputs.repeat(2, 1, 1, 1))
+            network(inputs)
         torch.nn.init.normal_(network.eval().decode_head.conv_seg.weight)
 
 
