@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -29,11 +29,13 @@ class MemberWeights:
         state_dict: By the names of the member's network.
         notes: What was recognized and what is left out, for the log.
         backbone_only: Whether all but the backbone starts untrained.
+        new_classifier: Whether the classifiers start untrained, and nothing else.
     """
 
     state_dict: Weights
     notes: tuple[str, ...] = ()
     backbone_only: bool = False
+    new_classifier: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,12 @@ class _Fit:
 
 
 def member_weights(
-    checkpoint: Mapping, network: nn.Module, member: str, source: str, frozen: bool = False
+    checkpoint: Mapping,
+    network: nn.Module,
+    member: str,
+    source: str,
+    frozen: bool = False,
+    new_classifier: bool = False,
 ) -> MemberWeights:
     """The weights in a file as a member uses them.
 
@@ -58,6 +65,7 @@ def member_weights(
         source: What messages call the file.
         frozen: Whether the member only teaches: it never runs its auxiliary head, and must have
             a trained decode head.
+        new_classifier: Whether classifiers may be left out that are for other classes.
 
     Raises:
         ValueError: If the file holds no weights that fit, with a short difference, or weights
@@ -83,11 +91,11 @@ def member_weights(
             'head would teach noise. Give the checkpoint of a trained segmentor, or train the '
             f'member: model.members.{member}.frozen=False'
         )
+    if new_classifier:
+        fit = _without_classifiers(fit, network)
     refuse(fit.difference, fit.module, source, _advice(fit, member))
     check_finite(fit.weights.state_dict, source)
-    return MemberWeights(
-        fit.weights.state_dict, (*notes, *fit.weights.notes), fit.weights.backbone_only
-    )
+    return replace(fit.weights, notes=(*notes, *fit.weights.notes))
 
 
 def check_plain_weights(checkpoint: Mapping, network: nn.Module, source: str) -> None:
@@ -199,6 +207,25 @@ def _fit_segmentor(weights: Weights, network: nn.Module, frozen: bool) -> _Fit:
     elif auxiliary and not expected_auxiliary:
         weights, notes = rest, ('left out: auxiliary_head, which the config lacks',)
     return _Fit(MemberWeights(weights, notes), difference(expected, weights), network)
+
+
+def _without_classifiers(fit: _Fit, network: Any) -> _Fit:
+    """Without what has one row a class, where the file has other classes and else the same."""
+    shapes = fit.difference.shapes
+    other = [
+        name
+        for name, (expected, found) in shapes.items()
+        if name.split('.')[0] in (DECODE_HEAD, AUXILIARY_HEAD)
+        and (expected[0], expected[1:]) == (network.out_channels, found[1:])
+    ]
+    if not other or len(other) < len(shapes) or fit.difference.missing or fit.difference.unexpected:
+        return fit
+    counts = f'{shapes[other[0]][1][0]} classes in the file, {network.out_channels} in the config'
+    weights = {name: value for name, value in fit.weights.state_dict.items() if name not in other}
+    notes = (*fit.weights.notes, f'{counts}: the classifier starts untrained')
+    return _Fit(
+        MemberWeights(weights, notes, new_classifier=True), Difference((), (), {}), fit.module
+    )
 
 
 def _advice(fit: _Fit, member: str) -> str:

@@ -190,7 +190,7 @@ def replace_sync_bn(config: Config) -> None:
             count += sum(replace(child) for child in node)
         return count
 
-    if replace(config.model):
+    if replace(config.model) + bool(config.pop('sync_bn', None)):
         print_log(
             'No CUDA device: SyncBN is replaced by BN. With several processes each one then '
             'normalizes by its own images',

@@ -12,9 +12,10 @@ from mmseg_adm.mistakes import words_of
 from .imports import joined_imports
 from .names import read_config
 from .structure import check_structure
+from .type_names import with_type_names
 
 # Ours beside the keys of a plain segmentor.
-MEMBER_OPTIONS = ('frozen', 'checkpoint')
+MEMBER_OPTIONS = ('frozen', 'checkpoint', 'new_classifier')
 # How a network wants its images; their size comes with the data.
 NORMALIZATION = ('type', 'mean', 'std', 'bgr_to_rgb', 'rgb_to_bgr')
 SIZE = ('size', 'size_divisor', 'pad_val', 'seg_pad_val', 'test_cfg')
@@ -45,7 +46,7 @@ def resolve_config(config: Config, options: Mapping | None = None) -> Config:
         FileNotFoundError: As :func:`resolve_members`.
         ValueError: If an override does not fit, or as :func:`~.structure.check_structure`.
     """
-    config = copy.deepcopy(config)
+    config = copy.deepcopy(with_type_names(config))
     check_structure(config)
     members = config.model.get('members') or {}
     for name, member in members.items():

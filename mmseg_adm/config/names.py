@@ -13,6 +13,7 @@ from mmseg_adm.mistakes import described
 from mmseg_adm.paths import PACKAGES, find_config
 
 from .imports import first_cause
+from .type_names import with_type_names
 
 
 def install_config_names() -> None:
@@ -74,7 +75,7 @@ def read_config(name: str | Path) -> Config:
     install_config_names()
     path = find_config(name)
     try:
-        return Config.fromfile(path)
+        return with_type_names(Config.fromfile(path))
     except ImportError as error:
         raise ValueError(
             f'{name} cannot be read, because of what it imports: {first_cause(error)}. Install '

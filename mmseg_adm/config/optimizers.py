@@ -41,8 +41,9 @@ def pair_optimizers(paired: Config, configs: Mapping[str, Config], recipe: Confi
     alike = all(wrapper == own.optim_wrapper for wrapper in wrappers.values()) and all(
         each == schedule for each in schedules.values()
     )
-    # A constructor of layer-wise rates reads a plain segmentor, which is only the member.
-    if alike and 'constructor' not in own.optim_wrapper:
+    # A constructor of layer-wise rates reads a plain segmentor, which is only the member; and
+    # clipped are the gradients of one network, not of all of them by their joint norm.
+    if alike and not own.optim_wrapper.get('clip_grad') and 'constructor' not in own.optim_wrapper:
         return
     groups: dict = {role: _group(wrapper) for role, wrapper in wrappers.items()}
     paired.optim_wrapper = dict(

@@ -15,6 +15,7 @@ from .names import read_config
 from .optimizers import pair_optimizers
 from .pretrained import check_not_dropped, drop_downloads
 from .recipes import STUDENT, TEACHER, recipe_of, wants_trained_teacher
+from .type_names import with_type_names
 
 DATA_KEYS = (
     'train_dataloader', 'val_dataloader', 'test_dataloader', 'val_evaluator', 'test_evaluator',
@@ -25,7 +26,7 @@ RUNNER_KEYS = (
     *DATA_KEYS, 'train_cfg', 'val_cfg', 'test_cfg', 'optim_wrapper', 'param_scheduler',
     'auto_scale_lr', 'default_hooks', 'custom_hooks', 'custom_imports', 'default_scope',
     'randomness', 'env_cfg', 'vis_backends', 'visualizer', 'log_processor', 'log_level',
-    'tta_model', 'model_wrapper_cfg',
+    'tta_model', 'model_wrapper_cfg', 'sync_bn',
 )  # fmt: skip
 
 
@@ -87,7 +88,8 @@ def pair(
         drop_downloads(paired)
     name = paired_name(_name_of(student, STUDENT), _name_of(teacher, TEACHER), method)
     # The text is what MMEngine would read from the file, which is not written yet.
-    return Config(paired.to_dict(), cfg_text=f'# {name}\n', filename=f'{name}.py')
+    variables = {**configs[TEACHER].env_variables, **configs[STUDENT].env_variables}
+    return Config(paired.to_dict(), f'# {name}\n', f'{name}.py', variables)
 
 
 def paired_name(student: str | Path, teacher: str | Path, method: str | Mapping) -> str:
@@ -102,7 +104,7 @@ def _name_of(source: str | Path | Config, role: str) -> str | Path:
 
 
 def _network_config(role: str, source: str | Path | Config) -> Config:
-    config = source if isinstance(source, Config) else read_config(source)
+    config = with_type_names(source) if isinstance(source, Config) else read_config(source)
     if not config.get('model'):
         raise ValueError(f'the config of the {role}, {config.filename}, has no model')
     if is_distillation_config(config):
@@ -120,6 +122,8 @@ def _model(configs: Mapping[str, Config], recipe: Config, dataset_from: str) -> 
         network.pop('data_preprocessor', None)
         if configs[role].get('load_from'):
             network.checkpoint = configs[role].load_from
+            # As MMEngine would: weights for other classes are left as they are drawn.
+            network.new_classifier = True
         network.update(recipe.model.members[role])
     shared = with_size_of(own[STUDENT], own[dataset_from])
     if different := own_preprocessor(own[TEACHER], shared):
@@ -150,7 +154,9 @@ def _start_teacher(
     """Name the weights that the teacher starts from, and refuse to do without where it must not."""
     if checkpoint:
         teacher.checkpoint = str(checkpoint)
-    elif wants_trained_teacher(recipe) and not teacher.get('checkpoint'):
+    if checkpoint or wants_trained_teacher(recipe):
+        teacher.pop('new_classifier', None)
+    if wants_trained_teacher(recipe) and not teacher.get('checkpoint'):
         raise ValueError(
             f"'{method}' learns from a trained teacher: name its weights with teacher_checkpoint "
             '(--teacher-checkpoint)'
@@ -161,6 +167,8 @@ def _join_needs(paired: Config, configs: Mapping[str, Config]) -> None:
     """Give the run what either network needs, also when the written config runs alone."""
     if any(config.get('find_unused_parameters') for config in configs.values()):
         paired.find_unused_parameters = True
+    if kinds := [config.sync_bn for config in configs.values() if config.get('sync_bn')]:
+        paired.sync_bn = kinds[0]
     if imports := joined_imports(configs.values()):
         paired.custom_imports = imports
 
@@ -191,7 +199,8 @@ def _add_runtime(paired: Config, recipe: Config) -> None:
             hook['monitor'] = f'{STUDENT}/{hook["monitor"]}'
     for key in ('val_cfg', 'test_cfg'):
         if paired.get(key):
-            paired[key] = recipe[key]
+            precision = {'fp16': True} if paired[key].get('fp16') else {}
+            paired[key] = {**recipe[key], **precision}
     for key in ('default_scope', 'randomness', 'env_cfg', 'log_processor', 'visualizer'):
         paired.setdefault(key, recipe[key])
     if paired.log_processor.get('type', 'LogProcessor') == 'LogProcessor':

@@ -99,6 +99,9 @@ def _parts(schedules: dict | list, path: str) -> Iterator[tuple[str, ConfigDict]
 
 def _stretched(part: ConfigDict, iterations: int, target: int, name: str) -> ConfigDict:
     """A part of a schedule over ``iterations``, changed in place for ``target`` of them."""
+    if 'monitor' in part:
+        # It counts validations without progress, whatever by_epoch says: MMEngine wants it True.
+        return part
     if part.get('by_epoch', True):
         raise ValueError(f'{name} schedules {part.type} by epochs: set by_epoch=False')
     if 'total_steps' in part and target != iterations:

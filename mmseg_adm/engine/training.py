@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,8 @@ from mmengine.hooks import Hook
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mmseg_adm.checkpoint import Newest, newest_whole
+from mmseg_adm.checkpoint import Newest, newest_whole, read_checkpoint
+from mmseg_adm.config.placeholders import text_of
 from mmseg_adm.writing import remove_leftovers, write_text
 
 from .checkpoints import checkpoint_files
@@ -57,9 +59,11 @@ class TrainingRunner(QuietRunner):
 
     @master_only
     def dump_config(self) -> None:
-        """Write the config into the work dir."""
+        """Write the config into the work dir; to resume is a start's wish, not a setting."""
         name = Path(self.cfg.filename).name if self.cfg.filename else f'{self.timestamp}.py'
-        write_text(Path(self.work_dir) / name, self.cfg.pretty_text)
+        config = copy.deepcopy(self.cfg)
+        config.resume = False
+        write_text(Path(self.work_dir) / name, text_of(config))
 
     def train(self) -> nn.Module:
         """Train.
@@ -74,6 +78,7 @@ class TrainingRunner(QuietRunner):
         self.register_hook(MissedValidationHook())
         termination = TerminationHook()
         self.register_hook(termination)
+        self._take_over_seed()
         try:
             return super().train()
         except RuntimeError as error:
@@ -95,6 +100,17 @@ class TrainingRunner(QuietRunner):
         if self._resume and not self._has_loaded:
             self._choose_checkpoint()
         super().load_or_resume()
+
+    def _take_over_seed(self) -> None:
+        """Have a run that drew its seed go on with that one, before anything is drawn by it."""
+        if not self._resume or self._randomness_cfg.get('seed') is not None:
+            return
+        self._choose_checkpoint()
+        if self._load_from and Path(self._load_from).is_file():
+            seed = read_checkpoint(self._load_from).get('meta', {}).get('seed')
+            if seed is not None:
+                self._randomness_cfg['seed'] = seed
+                self.set_randomness(**self._randomness_cfg)
 
     def _choose_checkpoint(self) -> None:
         folder, template = checkpoint_files(self.cfg)

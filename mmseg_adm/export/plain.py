@@ -33,6 +33,7 @@ from mmseg_adm.config.kinds import (
     is_distillation_config,
 )
 from mmseg_adm.config.members import MEMBER_OPTIONS, resolve_config
+from mmseg_adm.config.placeholders import text_of
 from mmseg_adm.models.bridge import plain_bridge
 from mmseg_adm.writing import remove_leftovers, write_text
 
@@ -208,7 +209,7 @@ def export_member(
     content['meta'] |= EXPORTED
     target = with_ending(target, '.pth')
     remove_leftovers(target.parent)
-    write_text(target.with_suffix('.py'), f'{HEADER}\n{plain.pretty_text}')
+    write_text(target.with_suffix('.py'), f'{HEADER}\n{text_of(plain)}')
     save_checkpoint(target, content)
     return target
 

@@ -122,6 +122,25 @@ class KnowledgeDistiller(BaseModel):
                     paused[name] = paused[name] | flag if name in paused else flag
         return paused
 
+    def __getattr__(self, name: str) -> Any:
+        """Say where the student is to what reaches for a part of a plain segmentor's.
+
+        Raises:
+            AttributeError: Always, as there is no such attribute.
+        """
+        try:
+            return super().__getattr__(name)
+        except AttributeError as error:
+            student = self.__dict__.get('student')
+            # Not before it is built, nor in a view of a part of it.
+            network = dict(self._modules['members'].items()).get(student) if student else None
+            if network is None or not hasattr(network, name):
+                raise
+            raise AttributeError(
+                f"{error}: it holds several networks. The student's is "
+                f"runner.model.network('{student}').{name}"
+            ) from None
+
     @property
     def out_channels(self) -> int:
         """Of the student; mmseg's test-time augmentation asks for it."""

@@ -12,7 +12,13 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS as MMSEG_MODELS
 from torch import Tensor, nn
 
-from mmseg_adm.checkpoint import local_path, member_weights, read_checkpoint, sha256_of
+from mmseg_adm.checkpoint import (
+    local_path,
+    member_weights,
+    read_checkpoint,
+    safe_loading,
+    sha256_of,
+)
 from mmseg_adm.config.members import MEMBER_OPTIONS
 from mmseg_adm.mistakes import words_of
 
@@ -50,24 +56,30 @@ class FrozenMember:
 
 
 def build_member(name: str, config: dict) -> nn.Module | FrozenMember:
-    """Build one member from a plain segmentor config with ``frozen`` and ``checkpoint``.
+    """Build one member from a plain segmentor config and a few options of ours.
 
     Args:
         name: The member's name, for messages.
-        config: A segmentor config; ``frozen`` (bool) and ``checkpoint`` (path, address or
-            model-zoo name) are ours, the rest is mmseg's.
+        config: A segmentor config; ``frozen`` (bool), ``checkpoint`` (path, address or
+            model-zoo name) and ``new_classifier`` (bool: the classifier starts untrained where
+            the checkpoint has one for other classes) are ours, the rest is mmseg's.
 
     Raises:
-        ValueError: If a frozen member has no checkpoint, the weights don't fit exactly, or
-            the network is one that cannot be distilled.
+        ValueError: If a frozen member has no checkpoint or may have a new classifier, the weights
+            don't fit exactly, or the network is one that cannot be distilled.
         FileNotFoundError: If the checkpoint is not there.
     """
     config = ConfigDict(config)
-    frozen, checkpoint = (config.pop(option, None) for option in MEMBER_OPTIONS)
+    frozen, checkpoint, new_classifier = (config.pop(option, None) for option in MEMBER_OPTIONS)
     if frozen and not checkpoint:
         raise ValueError(
             f"member '{name}' is frozen and has no checkpoint: it would teach noise. Set "
             f'model.members.{name}.checkpoint to the weights of a trained network'
+        )
+    if frozen and new_classifier:
+        raise ValueError(
+            f"member '{name}' is frozen, and an untrained classifier would teach noise: remove "
+            f'model.members.{name}.new_classifier'
         )
     try:
         network = MMSEG_MODELS.build(config)
@@ -77,11 +89,11 @@ def build_member(name: str, config: dict) -> nn.Module | FrozenMember:
     if not checkpoint:
         return network
 
-    path = _load(name, network, checkpoint, bool(frozen))
+    path = _load(name, network, checkpoint, bool(frozen), bool(new_classifier))
     return FrozenMember(network, path) if frozen else network
 
 
-def _load(name: str, network: Any, checkpoint: str, frozen: bool) -> Path:
+def _load(name: str, network: Any, checkpoint: str, frozen: bool, new_classifier: bool) -> Path:
     """Load what the file holds for the member, and say where it lies."""
     try:
         path = local_path(checkpoint)
@@ -89,12 +101,15 @@ def _load(name: str, network: Any, checkpoint: str, frozen: bool) -> Path:
     except (FileNotFoundError, ValueError) as error:
         raise type(error)(f"member '{name}': {error}") from None
     source = f"the checkpoint of member '{name}', {path},"
-    weights = member_weights(content, network, name, source, frozen)
+    weights = member_weights(content, network, name, source, frozen, new_classifier)
     if weights.backbone_only and network.init_cfg:
         raise ValueError(
             f"{source} holds a backbone alone, and the segmentor's own init_cfg would overwrite "
             f'it: remove model.members.{name}.init_cfg'
         )
+    if weights.new_classifier:
+        with safe_loading():
+            network.init_weights()
     # Compared already; what is missing now is missing on purpose.
     network.load_state_dict(weights.state_dict, strict=False)
     notes = f': {"; ".join(weights.notes)}' if weights.notes else ''

@@ -1,6 +1,9 @@
 """Optimizers and schedules of a pair."""
 
 import pytest
+import torch
+from factory import build, raw_batch
+from mmengine.optim import build_optim_wrapper
 from plain_configs import ADAMW, GROUPS, SGD, other, pair, plain, poly, warm_up
 
 pytestmark = pytest.mark.core
@@ -10,6 +13,27 @@ def test_one_optimizer_where_both_agree():
     paired = pair(plain(), plain('data/other', width=8, iters=200))
     assert paired.optim_wrapper == plain().optim_wrapper
     assert paired.param_scheduler == [poly(100)]
+
+
+@pytest.mark.parametrize('same', [True, False], ids=['alike', 'apart'])
+def test_each_clips_its_own_gradients(same):
+    """Of one optimizer it would be the joint norm, in which the larger gradient swallows a step."""
+    limit = 0.01
+    wrapper = dict(
+        type='OptimWrapper', optimizer=dict(type='SGD', lr=1.0), clip_grad=dict(max_norm=limit)
+    )
+    others = dict(wrapper, optimizer=dict(type='SGD', lr=2.0))
+    paired = pair(plain(optim_wrapper=wrapper), other(optim_wrapper=wrapper if same else others),
+                  dict(dml=dict(type='mmseg_adm.DML')))  # fmt: skip
+    model = build(paired.model)
+    before = {key: value.clone() for key, value in model.named_parameters()}
+    model.train_step(raw_batch(), build_optim_wrapper(model, paired.optim_wrapper))
+    for member, rate in (('student', 1.0), ('teacher', 1.0 if same else 2.0)):
+        stepped = torch.stack([
+            (value - before[key]).norm() for key, value in model.named_parameters()
+            if key.startswith(f'members.{member}.')
+        ]).norm()  # fmt: skip
+        assert stepped.item() == pytest.approx(rate * limit, rel=1e-3)
 
 
 def test_a_group_for_each_where_they_differ():
@@ -55,11 +79,19 @@ def test_a_group_for_each_where_they_differ():
             [dict(type='CosineAnnealingLR', T_max=50, begin=10, by_epoch=False)],
             [dict(type='CosineAnnealingLR', T_max=50, begin=10, by_epoch=False)],
         ),
+        # It counts validations: MMEngine takes it by epochs alone.
+        (
+            [dict(type='ReduceOnPlateauLR', monitor='aAcc', rule='greater', patience=20)],
+            [dict(type='ReduceOnPlateauLR', monitor='MONITOR', rule='greater', patience=20)],
+        ),
         ([], []),
     ],
 )
 def test_the_teachers_schedule_is_stretched(given, stretched):
     paired = pair(plain(), other(param_scheduler=given))
+    for part in paired.param_scheduler.teacher:
+        if 'monitor' in part:
+            part.monitor = 'MONITOR'
     assert paired.param_scheduler.teacher == stretched
 
 

@@ -3,6 +3,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from factory import ROOT, build, losses_of, raw_batch, save_segmentor, segmentor
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
@@ -180,6 +181,32 @@ def test_weights_that_a_config_starts_from():
     assert members.teacher.frozen
     assert pair(student, teacher, 'kd').model.members.teacher.checkpoint == 'teacher.pth'
     assert 'checkpoint' not in pair(plain(), other()).model.members.student
+
+
+def test_what_a_config_loads_may_be_for_other_classes_unless_it_teaches():
+    """As in mmseg; a checkpoint that is named for a teacher is a trained one."""
+    student, teacher = plain(load_from='student.pth'), other(load_from='teacher.pth')
+    for method, checkpoint, expected in (
+        ('adm', None, (True, True)),
+        ('adm', 'better.pth', (True, None)),
+        ('kd', None, (True, None)),
+        ('adm-finetune', None, (True, None)),
+    ):
+        members = pair(student, teacher, method, checkpoint).model.members
+        found = tuple(members[name].get('new_classifier') for name in ('student', 'teacher'))
+        assert found == expected, method
+
+
+def test_precision_of_validation_and_synchronized_normalization_stay():
+    half = dict(type='ValLoop', fp16=True)
+    paired = pair(plain(val_cfg=half, sync_bn='torch'), other())
+    assert paired.val_cfg == dict(type='mmseg_adm.MembersValLoop', fp16=True)
+    assert paired.test_cfg == dict(type='mmseg_adm.MembersTestLoop')
+    assert paired.sync_bn == 'torch'
+    # Either network's, like parameters without a gradient.
+    assert pair(plain(), other(sync_bn='torch')).sync_bn == 'torch'
+    replace_sync_bn(paired)
+    assert ('sync_bn' in paired) == torch.cuda.is_available()
 
 
 # ------------------------------------------------------------------------------------- methods

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from command_line import command
 from factory import DEMO, ROOT, demo_config
+from mmengine.config import Config
+from mmengine.runner import Runner
 
 from mmseg_adm.checkpoint import read_checkpoint
 from mmseg_adm.commands.train import TrainingFault, train
@@ -273,3 +275,30 @@ def test_a_full_disk_is_told_and_leaves_nothing_half(at, city, tmp_path):
     assert second.endswith(f'go on from {work_dir / "iter_2.pth"} with --resume')
     assert read_checkpoint(work_dir / 'iter_2.pth')['meta']['iter'] == 2
     assert not list(work_dir.rglob('*.partial'))
+
+
+def test_a_run_that_drew_its_seed_goes_on_with_it(city, tmp_path):
+    def configure(folder, iters=ITERS, **options):
+        config = make_config(city, tmp_path / folder, randomness__seed=None, **options)
+        config.train_cfg.max_iters = iters
+        return config
+
+    train(configure('run', iters=2))
+    shutil.copytree(tmp_path / 'run', tmp_path / 'again')
+    for folder in ('run', 'again'):
+        train(configure(folder), resume=True)
+    assert different(tmp_path / 'run', tmp_path / 'again') == []
+    seed = read_checkpoint(tmp_path / 'run' / 'iter_2.pth')['meta']['seed']
+    assert read_checkpoint(tmp_path / 'run' / 'iter_4.pth')['meta']['seed'] == seed
+
+
+def test_a_written_config_resumes_nothing_by_itself(copied, city):
+    """mmseg's own ``tools/test.py`` would go on with the training, and find no such thing."""
+    train(make_config(city, copied), resume=True)
+    config = Config.fromfile(copied / DEMO.name)
+    assert config.resume is False
+    config.load_from = str(copied / 'iter_4.pth')
+    config.work_dir = str(copied / 'tested')
+    config.custom_imports = dict(imports=['mmseg_adm'])
+    metrics = Runner.from_cfg(config).test()
+    assert 'student/mIoU' in metrics

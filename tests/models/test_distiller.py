@@ -556,3 +556,14 @@ def test_reading_what_did_not_run_is_refused():
     step = DistillationStep(distiller()._taps_by_member(), torch.zeros(1, 2, 2), 255)
     with pytest.raises(RuntimeError, match="tap 'logits' captured nothing"):
         step.read('student', 'logits')
+
+
+def test_what_reaches_for_a_part_of_a_plain_segmentor_is_told_where_it_is():
+    model = build(distiller_config())
+    for part in ('backbone', 'decode_head', 'extract_feat'):
+        where = rf"attribute '{part}': .*runner\.model\.network\('student'\)\.{part}$"
+        with pytest.raises(AttributeError, match=where):
+            getattr(model, part)
+    with pytest.raises(AttributeError, match=r"attribute 'nothing'$"):
+        _ = model.nothing
+    assert not hasattr(model, 'backbone')

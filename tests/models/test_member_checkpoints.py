@@ -485,3 +485,36 @@ def test_a_bridge_goes_on_from_a_teacher_of_a_distillation(save):
     own = bridge.state_dict()
     assert own
     assert all(torch.equal(own[key], members['teacher'].state_dict()[key]) for key in own)
+
+
+@pytest.mark.parametrize('auxiliary', [False, True])
+def test_a_classifier_for_other_classes_starts_anew_where_that_is_wanted(auxiliary, save, log):
+    found = build(segmentor(WIDTH, classes=7, auxiliary=auxiliary)).state_dict()
+    config = dict(segmentor(WIDTH, auxiliary=auxiliary), checkpoint=save(found))
+    with pytest.raises(ValueError, match='7 classes in the file, 5 in the config'):
+        build_member('tutor', copy.deepcopy(config))
+    torch.manual_seed(3)
+    network = build_member('tutor', copy.deepcopy(dict(config, new_classifier=True)))
+    own = network.state_dict()
+    fresh = {key for key in own if 'conv_seg' in key}
+    assert len(fresh) == (4 if auxiliary else 2)
+    assert all(torch.equal(own[key], found[key]) for key in own.keys() - fresh)
+    # As mmseg draws it: N(0, 0.01), no bias.
+    assert own['decode_head.conv_seg.weight'].std().item() == pytest.approx(0.01, rel=0.3)
+    assert own['decode_head.conv_seg.bias'].eq(0).all()
+    assert '7 classes in the file, 5 in the config: the classifier starts untrained' in log.text
+    before = copy.deepcopy(own)
+    network.init_weights()
+    assert holds(network, before), 'what is loaded must not be drawn again'
+
+
+def test_a_new_classifier_excuses_nothing_else(save):
+    found = build(segmentor(2 * WIDTH, classes=7)).state_dict()
+    config = dict(segmentor(WIDTH), checkpoint=save(found), new_classifier=True)
+    with pytest.raises(ValueError, match=r'backbone\.stem'):
+        build_member('tutor', config)
+    found = build(segmentor(WIDTH)).state_dict()
+    config = dict(segmentor(WIDTH), checkpoint=save(found), new_classifier=True)
+    assert holds(build_member('tutor', copy.deepcopy(config)), found)
+    with pytest.raises(ValueError, match='untrained classifier would teach noise'):
+        build_member('tutor', dict(config, frozen=True))
