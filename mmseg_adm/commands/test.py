@@ -87,9 +87,7 @@ def run(args: argparse.Namespace) -> None:
     if args.show or args.show_dir:
         draw_predictions(config, args)
     if args.out is not None:
-        for evaluator in _evaluators(config):
-            evaluator['output_dir'] = args.out
-            evaluator['keep_results'] = True
+        write_label_maps(config, args.out)
 
     one_at_a_time = bool(args.tta or args.show or args.show_dir)
     if not distiller or (args.member == 'all' and not one_at_a_time):
@@ -97,7 +95,7 @@ def run(args: argparse.Namespace) -> None:
     else:
         # Test-time augmentation and painting work on the predictions of one network.
         for member in evaluated:
-            test(only_member(config, member), args.tta)
+            test(only_member(config, member), args.tta, member)
     leave_process_group()
 
 
@@ -109,14 +107,10 @@ def _check_outputs(args: argparse.Namespace, members: list[str]) -> None:
 
 
 def only_member(config: Config, member: str) -> Config:
-    """The config with ``member`` deployed, evaluated and written as a plain segmentor is."""
+    """The config with ``member`` deployed, evaluated and painted as a plain segmentor is."""
     config = copy.deepcopy(config)
     config.model.student = member
     config.test_cfg = dict(type='TestLoop')
-    for evaluator in _evaluators(config):
-        evaluator['prefix'] = member
-        if evaluator.get('output_dir'):
-            evaluator['output_dir'] += f'/{member}'
     # MMEngine keeps the visualizer of a name for the whole process.
     config.visualizer['name'] += f'_{member}'
     if config.visualizer.get('save_dir'):
@@ -124,9 +118,26 @@ def only_member(config: Config, member: str) -> Config:
     return config
 
 
-def _evaluators(config: Config) -> list:
-    given = config.test_evaluator
-    return given if isinstance(given, list) else [given]
+def write_label_maps(config: Config, folder: str) -> None:
+    """Have the predicted label maps written, in place.
+
+    Raises:
+        ValueError: If no metric of the config writes any.
+    """
+    from mmengine.registry import METRICS
+
+    from mmseg_adm.config.registered import class_of, options_of
+    from mmseg_adm.config.structure import metrics_of
+
+    for _, metric in metrics_of(config, 'test'):
+        # mmseg's metrics take what else they are given, and say nothing.
+        if 'output_dir' in (options_of(class_of(metric['type'], METRICS)) or ()):
+            metric.update(output_dir=folder, keep_results=True)
+            return
+    raise ValueError(
+        '--out needs a metric in test_evaluator that writes label maps, such as '
+        "dict(type='IoUMetric')"
+    )
 
 
 def draw_predictions(config: Config, args: argparse.Namespace) -> None:
@@ -150,10 +161,11 @@ def draw_predictions(config: Config, args: argparse.Namespace) -> None:
         config.visualizer.save_dir = args.show_dir
 
 
-def test(config: Config, tta: bool) -> None:
-    """Test once."""
+def test(config: Config, tta: bool, member: str | None = None) -> None:
+    """Test once: everybody, or as if the network were ``member`` alone."""
     from mmseg_adm.checkpoint import check_finite
     from mmseg_adm.datasets.checks import check_images, plain_datasets
+    from mmseg_adm.engine.metrics import of_member
     from mmseg_adm.engine.unwrap import unwrapped
 
     from .launch import EvaluationRunner, kept_if_started
@@ -165,6 +177,8 @@ def test(config: Config, tta: bool) -> None:
     runner = None
     with kept_if_started(config, lambda: runner):
         runner = EvaluationRunner.from_cfg(config)
+        if member:
+            of_member(runner.test_evaluator, member)
         for dataset in plain_datasets(runner.test_dataloader.dataset):
             check_images(dataset, IMAGES)
         # Weights that are not there, of another network or not finite are found here.

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
+from mmengine import registry as registries
 from mmengine.config import Config
+from mmengine.hooks import CheckpointHook, EarlyStoppingHook
 
-from .kinds import is_distillation_config
+from .kinds import is_average, is_distillation_config
+from .registered import class_of
+from .structure import hooks_of, listed, metrics_of
 
 # Of mmseg's IoUMetric, by what its iou_metrics asks for.
 MEANS = {
@@ -15,38 +20,80 @@ MEANS = {
     'mDice': ('mDice', 'mAcc'),
     'mFscore': ('mFscore', 'mPrecision', 'mRecall'),
 }
-METRICS = ('IoUMetric', 'mmseg.IoUMetric', 'mmseg_adm.ClassIoUMetric')
-MEMBERS_LOOP = 'mmseg_adm.MembersValLoop'
+# Classes whose metrics are known before the first validation, and one that has none.
+IOU_METRICS = ('IoUMetric', 'ClassIoUMetric')
+WITHOUT_VALUES = 'DumpResults'
+MEMBERS_LOOP = 'MembersValLoop'
 # Of ClassIoUMetric, by class.
 CLASS_PREFIX = 'IoU.'
+# What MMEngine takes for the first metric that it is given.
+FIRST = 'auto'
+
+
+class Waiting(NamedTuple):
+    """A setting that waits for metrics.
+
+    Attributes:
+        path: In the config.
+        owner: The dict that holds it.
+        option: Its key there.
+        names: Of the metrics.
+    """
+
+    path: str
+    owner: Any
+    option: str
+    names: tuple[str, ...]
 
 
 def check_monitored(config: Config) -> None:
     """Refuse to wait for a metric that no validation of the run will have.
 
-    MMEngine finds out at the first validation, after hours. Nothing is checked where metrics of
-    one's own are among those of the run.
+    MMEngine finds out at the first validation, after hours. Of metrics of one's own no more is
+    known than that they begin with the name of a member.
 
     Raises:
         ValueError: With the setting, the metric, and those that there are.
     """
-    names = _metrics(config)
+    own = _own_names(config)
+    names = own or []
+    if members := _evaluated_members(config):
+        names = _names_of_members(config, members, names)
     if not names:
         return
-    for setting, metric in _waited_for(config):
-        if (
-            metric == 'auto'
-            or metric in names
-            or metric.rpartition('/')[2].startswith(CLASS_PREFIX)
-        ):
-            continue
-        # The same of a member, rather than what is spelled alike.
-        near = [name for name in names if name.endswith(f'/{metric}')]
-        near = near or difflib.get_close_matches(metric, names, n=1)
-        hint = f" Did you mean '{near[0]}'?" if near else ''
-        raise ValueError(
-            f"{setting} is '{metric}', which no validation has.{hint} There are {', '.join(names)}"
-        )
+    beginnings = {name.removesuffix('aAcc') for name in names if name.endswith('aAcc')}
+    for waiting in _waiting(config):
+        for metric in waiting.names:
+            of_a_class = metric.partition(CLASS_PREFIX)[0] in beginnings and CLASS_PREFIX in metric
+            of_ones_own = own is None and (not members or metric.split('/')[0] in members)
+            if metric == FIRST or metric in names or of_a_class or of_ones_own:
+                continue
+            # The same of a member, or of none, rather than what is spelled alike.
+            near = [name for name in names
+                    if name.endswith(f'/{metric}') or metric.endswith(f'/{name}')]  # fmt: skip
+            near = near or [f'{name}/{metric}' for name in members[:1] if own is None]
+            near = near or difflib.get_close_matches(metric, names, n=1)
+            hint = f" Did you mean '{near[0]}'?" if near else ''
+            known = [f'{name}/...' for name in members] if own is None else []
+            raise ValueError(
+                f"{waiting.path} is '{metric}', which no validation has.{hint} There are "
+                f'{", ".join([*known, *names])}'
+            )
+
+
+def monitor_members(config: Config, student: str, teacher: str) -> None:
+    """Have what waits for a metric of a network alone wait for a member's, in place.
+
+    Args:
+        config: Of a pair, with the hooks and schedules of plain networks.
+        student: Whose metrics are meant, but
+        teacher: where a schedule is that member's own.
+    """
+    for waiting in _waiting(config):
+        member = teacher if waiting.path.startswith(f'param_scheduler.{teacher}.') else student
+        names = [name if name == FIRST else f'{member}/{name}' for name in waiting.names]
+        one = isinstance(waiting.owner[waiting.option], str)
+        waiting.owner[waiting.option] = names[0] if one else names
 
 
 def check_metrics(config: Config, splits: tuple[str, ...]) -> None:
@@ -56,49 +103,83 @@ def check_metrics(config: Config, splits: tuple[str, ...]) -> None:
         ValueError: With the setting, the metric, and those that there are.
     """
     for split in splits:
-        for evaluator in _evaluators(config, split):
-            asked = evaluator.get('iou_metrics', ['mIoU'])
-            wrong = [each for each in asked if each not in MEANS]
-            if evaluator.get('type') in METRICS and wrong:
+        for path, metric in metrics_of(config, split):
+            asked = _asked(metric)
+            if _kind(metric) in IOU_METRICS and not set(asked) <= MEANS.keys():
                 raise ValueError(
-                    f'{split}_evaluator.iou_metrics must be some of {", ".join(MEANS)}, got {asked}'
+                    f'{path}.iou_metrics must be some of {", ".join(MEANS)}, got {asked}'
                 )
 
 
-def _evaluators(config: Config, split: str) -> list:
-    given = config.get(f'{split}_evaluator') or []
-    return list(given) if isinstance(given, (list, tuple)) else [given]
+def _kind(metric: Any) -> str:
+    """The name of a metric's class."""
+    kind = metric.get('type') if isinstance(metric, Mapping) else type(metric)
+    return getattr(class_of(kind, registries.METRICS), '__name__', '')
 
 
-def _waited_for(config: Config) -> Iterator[tuple[str, str]]:
-    hooks = {f'default_hooks.{name}': hook
-             for name, hook in (config.get('default_hooks') or {}).items()}  # fmt: skip
-    hooks |= {f'custom_hooks.{index}': hook
-              for index, hook in enumerate(config.get('custom_hooks') or [])}  # fmt: skip
-    for path, hook in hooks.items():
-        for option in ('save_best', 'monitor'):
-            given = (hook or {}).get(option)
-            for metric in given if isinstance(given, (list, tuple)) else [given]:
-                if isinstance(metric, str):
-                    yield f'{path}.{option}', metric
+def _asked(metric: Any) -> list[str]:
+    asked = metric.get('iou_metrics', ['mIoU']) if isinstance(metric, Mapping) else []
+    return [asked] if isinstance(asked, str) else list(asked)
 
 
-def _metrics(config: Config) -> list[str]:
-    """Names as in the log; none if they are not known before the first validation."""
+def _waiting(config: Config) -> Iterator[Waiting]:
+    for path, hook in hooks_of(config):
+        kind = class_of(hook.get('type'), registries.HOOKS)
+        for base, option in ((CheckpointHook, 'save_best'), (EarlyStoppingHook, 'monitor')):
+            if isinstance(kind, type) and issubclass(kind, base):
+                yield from _of_option(path, hook, option)
+    schedules = config.get('param_scheduler')
+    chains = {'param_scheduler': schedules}
+    if isinstance(schedules, Mapping) and 'type' not in schedules:
+        chains = {f'param_scheduler.{name}': chain for name, chain in schedules.items()}
+    for name, chain in chains.items():
+        for path, schedule in listed(name, chain):
+            # Those of a plateau alone have it.
+            yield from _of_option(path, schedule, 'monitor')
+
+
+def _of_option(path: str, owner: Mapping, option: str) -> Iterator[Waiting]:
+    given = owner.get(option)
+    names = [name for name in (given if isinstance(given, (list, tuple)) else [given])
+             if isinstance(name, str)]  # fmt: skip
+    if names:
+        yield Waiting(f'{path}.{option}', owner, option, tuple(names))
+
+
+def _own_names(config: Config) -> list[str] | None:
+    """Metrics of a network alone; ``None`` if they are not known before the first validation."""
     names: list[str] = []
-    for evaluator in _evaluators(config, 'val'):
-        asked = evaluator.get('iou_metrics', ['mIoU'])
-        if evaluator.get('type') not in METRICS or not set(asked) <= MEANS.keys():
-            return []
-        prefix = f'{evaluator["prefix"]}/' if evaluator.get('prefix') else ''
+    for _, metric in metrics_of(config, 'val'):
+        if _kind(metric) == WITHOUT_VALUES:
+            continue
+        asked = _asked(metric)
+        if _kind(metric) not in IOU_METRICS or not set(asked) <= MEANS.keys():
+            return None
+        prefix = f'{metric["prefix"]}/' if metric.get('prefix') else ''
         names += [f'{prefix}{name}' for kind in asked for name in ('aAcc', *MEANS[kind])]
-    names = list(dict.fromkeys(names))
+    return list(dict.fromkeys(names))
+
+
+def _evaluated_members(config: Config) -> list[str]:
+    """The members that a validation scores, the student first; none of a network alone."""
     if not is_distillation_config(config):
-        return names
-    if (config.get('val_cfg') or {}).get('type') != MEMBERS_LOOP:
         return []
-    members = [name for name, member in config.model.members.items() if member]
+    loop = class_of((config.get('val_cfg') or {}).get('type'), registries.LOOPS)
+    if all(base.__name__ != MEMBERS_LOOP for base in getattr(loop, '__mro__', ())):
+        return []
     student = config.model.get('student', 'student')
-    others = [name for name in members if name != student]
-    gaps = ['gap/mIoU'] if len(others) == 1 else [f'gap/{name}/mIoU' for name in others]
-    return [*(f'{member}/{name}' for member in members for name in names), *gaps, 'agreement']
+    members = [name for name, member in config.model.members.items() if member]
+    return sorted(members, key=lambda name: name != student)
+
+
+def _names_of_members(config: Config, members: list[str], own: list[str]) -> list[str]:
+    """As ``MembersValLoop`` names them."""
+    averages = [name for name, member in config.model.members.items()
+                if isinstance(member, Mapping) and is_average(member)]  # fmt: skip
+    _, *others = (name for name in members if name not in averages)
+    names = [f'{member}/{name}' for member in members for name in own]
+    for name in own:
+        if name.rpartition('/')[2] == 'mIoU':
+            names += [f'gap/{name}'] if len(others) == 1 else [f'gap/{o}/{name}' for o in others]
+    compares = others and config.val_cfg.get('agreement', True)
+    return [*names, *(['agreement'] if compares else [])]

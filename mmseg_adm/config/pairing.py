@@ -11,6 +11,7 @@ from mmengine.config import Config, ConfigDict
 from .imports import joined_imports
 from .kinds import is_distillation_config, learning_rate_factor
 from .members import own_preprocessor, with_size_of
+from .monitored import monitor_members
 from .names import read_config
 from .optimizers import pair_optimizers
 from .pretrained import check_not_dropped, drop_downloads
@@ -174,11 +175,15 @@ def _join_needs(paired: Config, configs: Mapping[str, Config]) -> None:
 
 
 def _stream(paired: Config) -> None:
-    """Read the training set through the stream that a resumed run finds its place in."""
+    """Read the training set through the stream that a resumed run finds its place in.
+
+    A sampler of one's own stays: what it draws, and why, is not known.
+    """
     loader = paired.train_dataloader
-    if loader.get('sampler', {}).get('type') != 'InfiniteSampler':
+    sampler = loader.get('sampler') or {}
+    if sampler.get('type') not in ('InfiniteSampler', 'DefaultSampler'):
         return
-    shuffle = loader.sampler.get('shuffle', True)
+    shuffle = sampler.get('shuffle', True)
     loader.sampler = dict(type='mmseg_adm.StreamSampler', shuffle=shuffle)
     loader.dataset = dict(type='mmseg_adm.StreamDataset', dataset=loader.dataset)
 
@@ -189,14 +194,7 @@ def _add_runtime(paired: Config, recipe: Config) -> None:
     for name, hook in recipe.default_hooks.items():
         if str(hook.get('type', '')).startswith('mmseg_adm.'):
             hooks[name] = hook
-    checkpoint = hooks.get('checkpoint')
-    if checkpoint and checkpoint.get('save_best') not in (None, 'auto'):
-        best = checkpoint.save_best
-        names = [best] if isinstance(best, str) else best
-        checkpoint.save_best = [f'{STUDENT}/{name}' for name in names]
-    for hook in [*hooks.values(), *(paired.get('custom_hooks') or [])]:
-        if hook and str(hook['type']).endswith('EarlyStoppingHook'):
-            hook['monitor'] = f'{STUDENT}/{hook["monitor"]}'
+    monitor_members(paired, STUDENT, TEACHER)
     for key in ('val_cfg', 'test_cfg'):
         if paired.get(key):
             precision = {'fp16': True} if paired[key].get('fp16') else {}

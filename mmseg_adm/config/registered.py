@@ -14,6 +14,8 @@ from mmengine.hooks import CheckpointHook
 from mmengine.registry import DefaultScope, Registry
 from torch.utils.data import DataLoader
 
+from .structure import hooks_of, listed, metrics_of
+
 # Of a setting, beside the arguments of its type.
 ALWAYS = ('type', '_scope_')
 OWN_SCOPE = 'mmseg_adm'
@@ -64,6 +66,21 @@ def check_registered(config: Config, splits: tuple[str, ...]) -> None:
             _check_place(place)
 
 
+def class_of(kind: Any, registry: Registry) -> Any:
+    """The class that a type in a config stands for; ``None`` if nothing is called so.
+
+    Args:
+        kind: A name, with its scope, its full path or neither, as mmseg's configs write it; or the
+            class itself, as in pure-Python configs.
+        registry: Where it is registered.
+    """
+    if not isinstance(kind, str):
+        return kind
+    scope = DefaultScope.overwrite_default_scope('mmseg')
+    with scope, registry.switch_scope_and_registry(None) as found:
+        return _registered(found, kind)
+
+
 def _check_place(place: Place) -> None:
     setting = place.setting
     if isinstance(setting, Mapping):
@@ -101,7 +118,7 @@ def _names(registry: Registry | None) -> list[str]:
 
 
 def _check_options(place: Place, kind: type) -> None:
-    known = _options_of(kind)
+    known = options_of(kind)
     if known is None:
         return
     for option in place.setting:
@@ -111,7 +128,7 @@ def _check_options(place: Place, kind: type) -> None:
             )
 
 
-def _options_of(kind: type) -> list[str] | None:
+def options_of(kind: type) -> list[str] | None:
     """The arguments of a class and of those that it hands ``**kwargs`` on to; ``None``: any."""
     known: list[str] = []
     for base in kind.__mro__:
@@ -132,13 +149,9 @@ def _hint(name: str, known: list[str]) -> str:
 
 def _places(config: Config, splits: tuple[str, ...]) -> Iterator[Place]:
     yield Place('model.type', config.model.get('type'), 'network', registries.MODELS)
-    hooks = (config.get('default_hooks') or {}).items()
-    for path, hook in [
-        *((f'default_hooks.{name}', hook) for name, hook in hooks),
-        *_listed('custom_hooks', config.get('custom_hooks')),
-    ]:
+    for path, hook in hooks_of(config):
         # MMEngine fills in the types of its own default hooks.
-        if hook and ('type' in hook or path.startswith('custom')):
+        if 'type' in hook or path.startswith('custom'):
             yield Place(path, hook, 'hook', registries.HOOKS)
     for split in splits:
         loader = config.get(f'{split}_dataloader') or {}
@@ -149,7 +162,7 @@ def _places(config: Config, splits: tuple[str, ...]) -> Iterator[Place]:
         loop = config.get(f'{split}_cfg') or {}
         if 'type' in loop:
             yield Place(f'{split}_cfg', loop, 'loop', registries.LOOPS)
-        for path, metric in _listed(f'{split}_evaluator', config.get(f'{split}_evaluator')):
+        for path, metric in metrics_of(config, split):
             yield Place(path, metric, 'metric', registries.METRICS)
     if 'train' in splits:
         yield from _of_optimizers(config)
@@ -173,11 +186,11 @@ def _of_loader(path: str, loader: Mapping) -> Iterator[Place]:
 
 def _of_dataset(path: str, dataset: Mapping) -> Iterator[Place]:
     yield Place(path, dataset, 'data set', registries.DATASETS)
-    inner = [('dataset', dataset.get('dataset')), *_listed('datasets', dataset.get('datasets'))]
+    inner = [('dataset', dataset.get('dataset')), *listed('datasets', dataset.get('datasets'))]
     for name, each in inner:
         if isinstance(each, Mapping):
             yield from _of_dataset(f'{path}.{name}', each)
-    for name, transform in _listed('pipeline', dataset.get('pipeline')):
+    for name, transform in listed('pipeline', dataset.get('pipeline')):
         yield Place(f'{path}.{name}', transform, 'transform', registries.TRANSFORMS)
 
 
@@ -200,12 +213,5 @@ def _of_optimizers(config: Config) -> Iterator[Place]:
     if isinstance(schedules, Mapping) and 'type' not in schedules:
         chains = {f'param_scheduler.{name}': chain for name, chain in schedules.items()}
     for name, chain in chains.items():
-        for path, schedule in _listed(name, chain):
+        for path, schedule in listed(name, chain):
             yield Place(path, schedule, 'parameter scheduler', registries.PARAM_SCHEDULERS)
-
-
-def _listed(path: str, value: Any) -> list[tuple[str, Any]]:
-    """Paths and parts of a setting that is one dict, or a list of them, or left out."""
-    if isinstance(value, (list, tuple)):
-        return [(f'{path}.{index}', part) for index, part in enumerate(value)]
-    return [(path, value)] if value else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from os import PathLike
+from typing import Any
 
 from mmengine.config import Config
 
@@ -79,6 +80,29 @@ def check_structure(config: Config) -> None:
     _check_dict('default_hooks.schedule.schedules', schedules)
     for name, options in (schedules or {}).items():
         _check_dict(f'default_hooks.schedule.schedules.{name}', options)
+
+
+def listed(path: str, value: Any) -> list[tuple[str, Any]]:
+    """Paths and parts of a setting that is one dict, or a list of them, or left out."""
+    if isinstance(value, (list, tuple)):
+        return [(f'{path}.{index}', part) for index, part in enumerate(value)]
+    return [(path, value)] if value else []
+
+
+def metrics_of(config: Config, split: str) -> list[tuple[str, Any]]:
+    """Paths and settings of the metrics of a split, also where an ``Evaluator`` is written out."""
+    path = f'{split}_evaluator'
+    given = config.get(path)
+    if isinstance(given, Mapping) and 'metrics' in given:
+        return listed(f'{path}.metrics', given['metrics'])
+    return listed(path, given)
+
+
+def hooks_of(config: Config) -> list[tuple[str, Any]]:
+    """Paths and settings of the hooks, default ones first; without those that are left out."""
+    hooks = (config.get('default_hooks') or {}).items()
+    named = [(f'default_hooks.{name}', hook) for name, hook in hooks if hook]
+    return [*named, *listed('custom_hooks', config.get('custom_hooks'))]
 
 
 def _check_model(model: Mapping) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,13 @@ import cv2
 import numpy as np
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
+from mmengine.fileio import list_dir_or_file
+from mmengine.registry import TRANSFORMS
+from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 from PIL import Image
+
+from mmseg_adm.config.registered import class_of
 
 # What each data set looks like below its root; others follow BaseSegDataset.
 LAYOUTS = {
@@ -31,6 +36,8 @@ LAYOUTS = {
 IMAGE_ENDINGS = ('.bmp', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp')
 # Of images whose pixels are bytes, as Pillow calls them; mmseg makes bytes of all others.
 BYTE_MODES = ('1', 'L', 'P', 'LA', 'PA', 'RGB', 'RGBA', 'CMYK', 'YCbCr', 'HSV')
+# The transforms that load what a prefix names, by the beginning of their names.
+LOADERS = {'img_path': 'LoadImage', 'seg_map_path': 'LoadAnnotations'}
 # How many files a message names.
 NAMED = 3
 # The variables that the shipped configs take the roots from.
@@ -59,51 +66,92 @@ def check_data_paths(config: Config, splits: tuple[str, ...] = ('train', 'val'))
     for split in splits:
         loader = config.get(f'{split}_dataloader')
         if loader:
-            dataset = loader['dataset']
-            check_dataset_paths(dataset.get('dataset', dataset), split)
+            for dataset in _inner_configs(loader['dataset']):
+                check_dataset_paths(dataset, split)
 
 
-def check_dataset_paths(dataset: dict, split: str) -> None:
-    """Check the folders of one data set config of the ``BaseSegDataset`` kind."""
+def _inner_configs(dataset: Mapping) -> Iterator[Mapping]:
+    """The configs of the data sets inside wrappers (streams, repetitions, concatenations)."""
+    inner = [dataset.get('dataset'), *(dataset.get('datasets') or [])]
+    wrapped = [each for each in inner if isinstance(each, Mapping)]
+    for each in wrapped:
+        yield from _inner_configs(each)
+    if not wrapped:
+        yield dataset
+
+
+def check_dataset_paths(dataset: Mapping, split: str) -> None:
+    """Check the folders of one data set config of the ``BaseSegDataset`` kind.
+
+    Nothing is looked for in another backend than the local disk, and nothing for a class that finds
+    its files in a way of its own.
+    """
     prefix = dataset.get('data_prefix') or {}
-    if 'img_path' not in prefix:
-        return
     root = Path(dataset.get('data_root') or '.')
-    if not root.is_dir():
-        raise FileNotFoundError(_explain(dataset, split, f'{root.absolute()} does not exist'))
+    if (
+        'img_path' not in prefix
+        or not _on_disk(dataset, root)
+        or getattr(_kind(dataset), 'load_data_list', None) is not BaseSegDataset.load_data_list
+    ):
+        return
     annotation_file = dataset.get('ann_file')
-    if annotation_file and not (root / annotation_file).is_file():
+    if annotation_file and not (root / annotation_file).exists():
         problem = f'the list {(root / annotation_file).absolute()} does not exist'
         raise FileNotFoundError(_explain(dataset, split, problem))
-    endings = _endings(dataset)
-    for key, ending in endings.items():
-        if prefix.get(key) is None:
-            continue
-        folder = root / prefix[key]
+    folders = {key: root / prefix[key] for key in _read_prefixes(dataset)}
+    for folder in folders.values():
         if not folder.is_dir():
-            raise FileNotFoundError(_explain(dataset, split, f'{folder.absolute()} does not exist'))
-        if next(folder.rglob(f'*{ending}'), None) is None:
-            problem = f'{folder.absolute()} holds no file that ends in {ending}'
+            missing = folder if root.is_dir() else root
+            raise FileNotFoundError(
+                _explain(dataset, split, f'{missing.absolute()} does not exist')
+            )
+    endings = _endings(dataset) if folders else {}
+    for key, ending in endings.items():
+        # As mmseg lists them, through links too.
+        if key in folders and not any(list_dir_or_file(folders[key], False, True, ending, True)):
+            problem = f'{folders[key].absolute()} holds no file that ends in {ending}'
             raise FileNotFoundError(_explain(dataset, split, problem))
 
 
-def _endings(dataset: dict) -> dict[str, str]:
-    """File endings of images and label maps: the config's, else the class's defaults."""
-    kind = DATASETS.get(dataset['type'])
+def _kind(dataset: Mapping) -> Any:
+    kind = class_of(dataset['type'], DATASETS)
     if kind is None:
         raise ValueError(f"the data set type '{dataset['type']}' is not registered")
-    defaults = {
-        name: parameter.default
-        for base in reversed(kind.__mro__)
-        if '__init__' in vars(base)
-        for name, parameter in inspect.signature(base.__init__).parameters.items()
-    }
-    keys = {'img_path': 'img_suffix', 'seg_map_path': 'seg_map_suffix'}
-    return {path: dataset.get(key, defaults.get(key, '')) for path, key in keys.items()}
+    return kind
 
 
-def _explain(dataset: dict, split: str, problem: str) -> str:
-    kind = dataset['type']
+def _on_disk(settings: Any, path: Any) -> bool:
+    """Whether MMEngine reads a path from the local disk, by what a data set or transform says."""
+    get = settings.get if isinstance(settings, Mapping) else partial(getattr, settings)
+    arguments = get('backend_args', None) or get('file_client_args', None) or {}
+    return arguments.get('backend', 'local') == 'local' and ':/' not in str(path)
+
+
+def _read_prefixes(dataset: Mapping) -> Iterator[str]:
+    """Keys of ``data_prefix`` whose folders the pipeline reads, and reads from the local disk."""
+    loaders = {}
+    for step in dataset.get('pipeline') or []:
+        name = getattr(class_of(step.get('type'), TRANSFORMS), '__name__', '')
+        loaders.update({kind: step for kind in LOADERS.values() if name.startswith(kind)})
+    for key, kind in LOADERS.items():
+        folder = dataset['data_prefix'].get(key)
+        # Labels that nobody loads need not be there.
+        step = loaders.get(kind, {} if key == 'img_path' else None)
+        if folder is not None and step is not None and _on_disk(step, folder):
+            yield key
+
+
+def _endings(dataset: Mapping) -> dict[str, str]:
+    """Endings of images and label maps, of the built data set: its class may fix them."""
+    try:
+        built = DATASETS.build(dict(dataset, pipeline=[], lazy_init=True))
+    except Exception:  # whatever it is, the run says so, where it builds the data set
+        return {}
+    return {'img_path': built.img_suffix, 'seg_map_path': built.seg_map_suffix}
+
+
+def _explain(dataset: Mapping, split: str, problem: str) -> str:
+    kind = getattr(dataset['type'], '__name__', dataset['type'])
     layout = LAYOUTS.get(kind, 'the folders that data_prefix names')
     variable = ROOT_VARIABLES.get(kind)
     how = f'set the environment variable {variable}, or data_root' if variable else 'set data_root'
@@ -301,7 +349,7 @@ def _label_map(load: Any, info: dict) -> np.ndarray:
 
 def _loaded(load: Any, info: dict, key: str) -> dict:
     path = info.get(key)
-    if path and not Path(path).is_file():
+    if path and _on_disk(load, path) and not Path(path).is_file():
         kind = 'label map' if key == 'seg_map_path' else 'image'
         of = f' for the image {info["img_path"]}' if kind == 'label map' else ''
         raise FileNotFoundError(f'no {kind} {path}{of}')

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,8 +13,10 @@ from mmengine.runner import Runner, TestLoop, ValLoop
 from mmengine.runner.amp import autocast
 from torch.utils.data import DataLoader
 
+from mmseg_adm.config import check_monitored
 from mmseg_adm.registry import LOOPS
 
+from .metrics import of_member
 from .unwrap import unwrapped
 
 
@@ -54,9 +55,9 @@ class AgreementMetric(BaseMetric):
 class _MembersLoop:
     """What validation and test share; a mixin before MMEngine's loop of either kind.
 
-    Metrics are those of the evaluator's config, once per member and prefixed by its name,
-    then ``gap/mIoU`` = teacher - student (``gap/<name>/mIoU`` with more than two members) and
-    ``agreement``.
+    Metrics are those of the evaluator, once per member and prefixed by its name
+    (``student/mIoU``, or ``student/<prefix>/mIoU``), then ``gap/mIoU`` = teacher - student
+    (``gap/<name>/mIoU`` with more than two members) and ``agreement``.
     """
 
     stage: str
@@ -70,7 +71,7 @@ class _MembersLoop:
         self,
         runner: Runner,
         dataloader: DataLoader | dict,
-        evaluator: dict | list,
+        evaluator: dict | list | Evaluator,
         fp16: bool = False,
         agreement: bool = True,
     ) -> None:
@@ -81,23 +82,26 @@ class _MembersLoop:
                 f"{type(model).__name__} use mmseg's own: {self.stage}_cfg=dict(type="
                 f"'{self.stage.capitalize()}Loop')"
             )
-        configs = evaluator if isinstance(evaluator, list) else [evaluator]
-        student = _prefixed(configs, model.student)
-        super().__init__(runner, dataloader, student, fp16)  # type: ignore[call-arg]
+        if self.stage == 'val' and runner.cfg.get('model'):
+            # Also where no command has done so: the first validation comes after hours.
+            check_monitored(runner.cfg)
+        given = copy.deepcopy(evaluator)
+        super().__init__(runner, dataloader, evaluator, fp16)  # type: ignore[call-arg]
         self.model = model
         self.members = model.member_names
-        self.evaluators = {model.student: self.evaluator}
+        self.evaluators = {model.student: of_member(self.evaluator, model.student)}
         for name in self.members[1:]:
-            self.evaluators[name] = runner.build_evaluator(_prefixed(configs, name))
+            built = runner.build_evaluator(copy.deepcopy(given))
+            built.dataset_meta = self.evaluator.dataset_meta
+            self.evaluators[name] = of_member(built, name)
         # An average repeats its member: with it there would be less to agree on.
         self.compared = tuple(name for name in self.members if name not in model.averages)
         self.with_agreement = agreement and len(self.compared) > 1
         # A frozen member never changes: without agreement it is evaluated once.
         self.known: dict[str, float] = {}
-        ignore_index = configs[0].get('ignore_index', 255)
-        self.agreement = Evaluator(AgreementMetric(ignore_index))
-        for each in self.evaluators.values():
-            each.dataset_meta = self.evaluator.dataset_meta
+        ignored = [metric.ignore_index for metric in self.evaluator.metrics
+                   if hasattr(metric, 'ignore_index')]  # fmt: skip
+        self.agreement = Evaluator(AgreementMetric(*ignored[:1]))
 
     def run(self) -> dict:
         """Evaluate; returns all metrics of all members."""
@@ -148,16 +152,25 @@ class _MembersLoop:
             reusable = name in self.model.frozen and name != self.model.student
             if reusable and not self.with_agreement:
                 self.known.update(found)
-        student, *others = self.compared
-        for name in others:
-            if f'{name}/mIoU' in metrics:
-                gap = metrics[f'{name}/mIoU'] - metrics[f'{student}/mIoU']
-                key = 'gap/mIoU' if len(others) == 1 else f'gap/{name}/mIoU'
-                metrics[key] = round(float(gap), 2)
+        metrics.update(self._gaps(metrics))
         if self.with_agreement:
             agreement = self.agreement.evaluate(size)
             metrics.update({key.split('/')[-1]: value for key, value in agreement.items()})
         return metrics
+
+    def _gaps(self, metrics: dict) -> dict[str, float]:
+        """How far the student is behind each other member, by each mIoU that both have."""
+        student, *others = self.compared
+        gaps = {}
+        for key, score in metrics.items():
+            owner, _, own = key.partition('/')
+            if owner != student or own.rpartition('/')[2] != 'mIoU':
+                continue
+            for name in others:
+                if f'{name}/{own}' in metrics:
+                    gap = f'gap/{own}' if len(others) == 1 else f'gap/{name}/{own}'
+                    gaps[gap] = round(float(metrics[f'{name}/{own}'] - score), 2)
+        return gaps
 
 
 @LOOPS.register_module()
@@ -167,7 +180,7 @@ class MembersValLoop(_MembersLoop, ValLoop):
     Args:
         runner: The runner.
         dataloader: Loader or config.
-        evaluator: Metric config, or a list of them.
+        evaluator: An evaluator, or its config: a metric, or a list of them.
         fp16: Predict under autocast.
         agreement: Compare the members' predictions; without it a frozen member is evaluated
             the first time only.
@@ -181,17 +194,6 @@ class MembersTestLoop(_MembersLoop, TestLoop):
     """The same for testing; arguments as for :class:`MembersValLoop`."""
 
     stage = 'test'
-
-
-def _prefixed(configs: list, member: str) -> list:
-    """A metric of each config for one member, its output files in a folder of its own."""
-    configs = [dict(copy.deepcopy(config), prefix=member) for config in configs]
-    for config in configs:
-        if config.get('output_dir'):
-            config['output_dir'] = f'{config["output_dir"]}/{member}'
-            # IoUMetric creates it on rank 0 alone, and the others may write first.
-            Path(config['output_dir']).mkdir(parents=True, exist_ok=True)
-    return configs
 
 
 def _side_by_side(predictions: list[list]) -> list[dict]:

@@ -29,6 +29,7 @@ FILE_ONLY = (
     'paramwise_options -- ',
     'Exp name: ',
     'Distributed training is not used, all SyncBatchNorm',
+    'The prefix is not set in metric class',
 )
 
 # The name of a run's folder, as MMEngine writes it.

@@ -19,6 +19,7 @@ from mmseg_adm.writing import remove_leftovers, write_text
 
 from .checkpoints import checkpoint_files
 from .hooks.checkpoint import CheckpointHook
+from .hooks.data_stream import DataStreamHook
 from .hooks.missed_validation import MissedValidationHook
 from .hooks.termination import TerminationHook, outlive_termination
 from .runner import QuietRunner
@@ -75,6 +76,11 @@ class TrainingRunner(QuietRunner):
         """
         if self.rank == 0:
             _clear_up(Path(self.work_dir))
+        if not any(isinstance(hook, DataStreamHook) for hook in self.hooks):
+            self.logger.warning(
+                'A resumed run would draw other random numbers than this one. For the same: '
+                "default_hooks.data_stream=dict(type='mmseg_adm.DataStreamHook')"
+            )
         self.register_hook(MissedValidationHook())
         termination = TerminationHook()
         self.register_hook(termination)

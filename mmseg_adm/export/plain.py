@@ -43,7 +43,9 @@ from .replacing import EXPORTED, HEADER
 def plain_config(config: Config, member: str | None = None) -> Config:
     """The config with which mmseg alone builds one member and prepares its images.
 
-    It imports what the distillation config does, but for this package.
+    It imports what the distillation config does, but for this package. Where that has neither a
+    test nor a validation set, nothing is known of how images are prepared: without
+    ``test_pipeline`` it is a network alone.
 
     Args:
         config: The distillation config.
@@ -66,14 +68,11 @@ def plain_config(config: Config, member: str | None = None) -> Config:
         plain.pop(option, None)
     plain.setdefault('data_preprocessor', copy.deepcopy(model.get('data_preprocessor')))
     drop_pretrained(plain)
-    pipeline = _test_pipeline(config)
     return Config(
         dict(
             default_scope='mmseg',
             model=plain,
-            test_pipeline=pipeline,
-            # What MMSegInferencer looks for.
-            test_dataloader=dict(dataset=dict(pipeline=pipeline)),
+            **_preparation(config),
             visualizer=dict(type='SegLocalVisualizer', name='visualizer'),
             **_imports(config),
         )
@@ -87,17 +86,16 @@ def _imports(config: Config) -> dict:
     return dict(custom_imports=dict(imports=names, allow_failed_imports=True)) if names else {}
 
 
-def _test_pipeline(config: Config) -> list:
-    loader = config.get('test_dataloader') or config.get('val_dataloader')
-    dataset = loader['dataset'] if loader else {}
-    while 'pipeline' not in dataset:
+def _preparation(config: Config) -> dict:
+    loader = config.get('test_dataloader') or config.get('val_dataloader') or {}
+    dataset = loader.get('dataset')
+    while dataset and 'pipeline' not in dataset:
         dataset = dataset.get('dataset') or next(iter(dataset.get('datasets', [])), None)
-        if dataset is None:
-            raise ValueError(
-                'the config has neither a test_dataloader nor a val_dataloader with a pipeline: '
-                'the exported student could not prepare its images'
-            )
-    return dataset['pipeline']
+    if not dataset:
+        return {}
+    pipeline = dataset['pipeline']
+    # What MMSegInferencer looks for.
+    return dict(test_pipeline=pipeline, test_dataloader=dict(dataset=dict(pipeline=pipeline)))
 
 
 def build_plain(plain: Config) -> nn.Module:

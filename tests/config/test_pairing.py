@@ -6,6 +6,8 @@ import pytest
 import torch
 from factory import ROOT, build, losses_of, raw_batch, save_segmentor, segmentor
 from mmengine.config import Config
+from mmengine.dataset import DefaultSampler, InfiniteSampler
+from mmengine.hooks import CheckpointHook, EarlyStoppingHook
 from mmengine.optim import build_optim_wrapper
 from plain_configs import MEAN, PSP, SEGFORMER, other, pair, plain
 
@@ -116,7 +118,9 @@ def test_the_log_of_a_pair_tells_its_members_apart(given, expected):
 @pytest.mark.parametrize(
     ('given', 'expected'),
     [
-        ('mIoU', ['student/mIoU']),
+        ('mIoU', 'student/mIoU'),
+        ('val/mIoU', 'student/val/mIoU'),
+        (['auto', 'mIoU'], ['auto', 'student/mIoU']),
         (['mIoU', 'aAcc'], ['student/mIoU', 'student/aAcc']),
         ('auto', 'auto'),
         (None, None),
@@ -126,6 +130,32 @@ def test_the_best_checkpoint_is_the_students(given, expected):
     hooks = dict(checkpoint=dict(type='CheckpointHook', save_best=given))
     found = pair(plain(default_hooks=hooks), other()).default_hooks.checkpoint.save_best
     assert found == expected
+
+
+@pytest.mark.parametrize(
+    'sampler',
+    [
+        'InfiniteSampler',
+        'mmengine.InfiniteSampler',
+        'mmengine.dataset.InfiniteSampler',
+        InfiniteSampler,
+        'DefaultSampler',
+        DefaultSampler,
+    ],
+)
+def test_the_stream_takes_the_place_of_mmengines_samplers(sampler):
+    student = plain()
+    student.train_dataloader.sampler = dict(type=sampler, shuffle=False)
+    loader = pair(student, other()).train_dataloader
+    assert loader.sampler == dict(type='mmseg_adm.StreamSampler', shuffle=False)
+    assert loader.dataset.type == 'mmseg_adm.StreamDataset'
+
+
+def test_a_sampler_of_ones_own_stays():
+    student = plain()
+    student.train_dataloader.sampler = dict(type='my_package.MySampler')
+    loader = pair(student, other()).train_dataloader
+    assert loader == student.train_dataloader
 
 
 def test_early_stopping_watches_the_student():
@@ -139,6 +169,29 @@ def test_early_stopping_watches_the_student():
     assert (found.monitor, found.patience) == ('student/mIoU', 2)
     assert average == dict(type='EMAHook')
     assert paired.default_hooks.stopping.monitor == 'student/mIoU'
+
+
+def test_whatever_waits_for_a_metric_waits_for_the_members():
+    own = dict(type='AnyHook', monitor='loss')
+    plateau = dict(type='ReduceOnPlateauLR', monitor='mIoU', rule='greater', by_epoch=False)
+    student = plain(
+        custom_hooks=[
+            dict(type=CheckpointHook, save_best=('mIoU', 'aAcc')),
+            dict(type=EarlyStoppingHook, monitor='mIoU'),
+            own,
+        ],
+        default_hooks=dict(logger=dict(interval=10)),
+        param_scheduler=plateau,
+    )
+    paired = pair(student, other(param_scheduler=[dict(plateau, monitor='aAcc')]))
+    best, stopping, untouched = paired.custom_hooks
+    assert best.save_best == ['student/mIoU', 'student/aAcc']
+    assert stopping.monitor == 'student/mIoU'
+    assert untouched == own
+    monitors = {name: part.monitor for name, (part,) in paired.param_scheduler.items()}
+    assert monitors == dict(student='student/mIoU', teacher='teacher/aAcc', rest='student/mIoU')
+    alike = pair(student, other(param_scheduler=plateau, optim_wrapper=student.optim_wrapper))
+    assert alike.param_scheduler.monitor == 'student/mIoU'
     assert student.custom_hooks[0].monitor == 'mIoU'
 
 

@@ -1,10 +1,15 @@
 import random
+import runpy
 from itertools import islice
+from pathlib import Path
 
+import mmseg
 import numpy as np
 import pytest
 import torch
 from factory import demo_config
+from mmcv.transforms import LoadImageFromFile
+from mmengine.dataset import RepeatDataset
 
 from mmseg_adm.datasets import StreamDataset, StreamSampler
 from mmseg_adm.datasets import stream as stream_module
@@ -27,7 +32,7 @@ def sampler_of(monkeypatch):
 
     def build(rank=0, world_size=1, dataset=TEN, seed=3, skip=0, **options):
         monkeypatch.setattr(stream_module, 'get_dist_info', lambda: (rank, world_size))
-        sampler = StreamSampler(dataset, seed, **options)
+        sampler = StreamSampler(StreamDataset(dataset), seed, **options)
         if skip:
             sampler.skip(skip)
         return sampler
@@ -92,8 +97,49 @@ def test_skips_add_up(sampler_of):
     assert take(sampler, 5) == take(sampler_of(skip=7), 5)
 
 
-def test_the_length_is_that_of_the_data_set(sampler_of):
-    assert len(sampler_of(dataset=range(7))) == 7
+@pytest.mark.parametrize(('world_size', 'share'), [(1, 7), (2, 4), (3, 3)])
+def test_the_length_is_this_processs_share_of_an_epoch(world_size, share, sampler_of):
+    assert len(sampler_of(1 % world_size, world_size, dataset=range(7))) == share
+
+
+def test_an_epoch_ends_and_is_that_of_the_endless_stream(sampler_of):
+    whole = take(sampler_of(), 30)
+    sampler = sampler_of()
+    for epoch in (0, 2, 1):
+        sampler.read_epoch(epoch)
+        assert list(sampler) == whole[10 * epoch : 10 * epoch + 10]
+
+
+@pytest.mark.parametrize('world_size', [2, 3, 4])
+def test_every_process_ends_an_epoch_after_as_many(world_size, sampler_of):
+    shares = []
+    for rank in range(world_size):
+        sampler = sampler_of(rank, world_size)
+        sampler.read_epoch(3)
+        shares.append(list(sampler))
+    assert {len(share) for share in shares} == {-(-10 // world_size)}
+    in_order = [image for row in zip(*shares, strict=True) for image in images(row)]
+    assert sorted(in_order[:10]) == list(TEN)
+    assert in_order[10:] == in_order[: len(in_order) - 10], 'the first ones fill the last round'
+    seeds = [seed for share in shares for _, seed in share]
+    assert len(set(seeds)) == len(seeds)
+
+
+@pytest.mark.parametrize('kind', ['bare', 'repeated'])
+def test_a_data_set_that_reads_no_positions_is_refused(kind, dataset, city):
+    # A repetition would take positions for numbers.
+    other = dataset.dataset
+    if kind == 'repeated':
+        inner = demo_config(city, '').train_dataloader.dataset
+        other = RepeatDataset(inner, times=2)
+    text = rf'positions that {type(other).__name__} cannot read: set train_dataloader\.dataset=dict'
+    with pytest.raises(ValueError, match=rf"{text}\(type='mmseg_adm\.StreamDataset', dataset=dict"):
+        StreamSampler(other)
+
+
+def test_an_empty_data_set_is_refused():
+    with pytest.raises(ValueError, match='the training set is empty: look at its data_root'):
+        StreamSampler(StreamDataset([]))
 
 
 # -------------------------------------------------------------------------- the data set
@@ -111,7 +157,7 @@ def read(dataset, position):
 
 
 def test_a_position_is_one_crop_whoever_reads_it_and_when(dataset, sampler_of):
-    positions = take(sampler_of(dataset=dataset), 6)
+    positions = take(StreamSampler(dataset, 3), 6)
     first = [read(dataset, position) for position in positions]
     for index in (5, 0, 3, 3, 1):
         random.random()
@@ -134,11 +180,18 @@ def test_positions_name_their_image(dataset):
         assert dataset[StreamPosition(image, 0)]['data_samples'].img_path == expected
 
 
-@pytest.mark.parametrize('index', [0, (0, 1)])
-def test_any_other_index_is_refused(index, dataset):
-    text = r"set sampler=dict\(type='mmseg_adm.StreamSampler'\) in train_dataloader"
-    with pytest.raises(TypeError, match=f'read by stream positions: {text}'):
-        dataset[index]
+def test_an_integer_draws_as_the_data_set_inside_does(dataset):
+    for seed in (1, 2):
+        seed_everything(seed)
+        found = read(dataset, 3)
+        seed_everything(seed)
+        expected = read(dataset.dataset, 3)
+        assert all(map(torch.equal, found, expected))
+
+
+def test_any_other_index_is_refused(dataset):
+    with pytest.raises(TypeError, match="'tuple' object cannot be interpreted as an integer"):
+        dataset[0, 1]
 
 
 def test_what_mmengine_asks_of_a_data_set(dataset):
@@ -197,6 +250,55 @@ def test_a_cached_set_draws_again_where_a_transform_refuses(city):
         samples.append(whole[StreamPosition(0, 5)]['inputs'])
         assert len(refused) == 2
     assert torch.equal(*samples)
+
+
+@pytest.mark.parametrize('kind', ['mosaic', 'RepeatDataset', 'ConcatDataset'])
+def test_a_cache_is_that_of_the_data_sets_inside(kind, city, monkeypatch):
+    reads = []
+    load = LoadImageFromFile.transform
+
+    def counted(transform, results):
+        reads.append(results['img_path'])
+        return load(transform, results)
+
+    monkeypatch.setattr(LoadImageFromFile, 'transform', counted)
+    config = demo_config(city, '').train_dataloader.dataset.dataset
+    loads, rest = config.pipeline[:2], config.pipeline[2:]
+    wrapped = dict(
+        mosaic=dict(
+            type='MultiImageMixDataset',
+            dataset=dict(config, pipeline=loads),
+            pipeline=[dict(type='RandomMosaic', prob=1, img_scale=(48, 96)), *rest],
+        ),
+        RepeatDataset=dict(type='RepeatDataset', times=2, dataset=config),
+        ConcatDataset=dict(type='ConcatDataset', datasets=[config, config]),
+    )[kind]
+    plain, cached = (StreamDataset(wrapped, cache=cache) for cache in (False, True))
+    positions = [StreamPosition(index, seed) for seed in (1, 2) for index in range(8)]
+    expected = [read(plain, position) for position in positions]
+    reads.clear()
+    for position, sample in zip(positions, expected, strict=True):
+        assert all(map(torch.equal, read(cached, position), sample))
+    assert len(reads) == len(set(reads)) == 8
+
+
+def test_a_data_set_of_pytorch_is_enough():
+    wrapped = StreamDataset([5, 6])
+    wrapped.full_init()
+    assert [wrapped[StreamPosition(1, 0)], wrapped[0]] == [6, 5]
+    assert not hasattr(wrapped, 'metainfo')
+
+
+@pytest.mark.core
+def test_mmsegs_own_browser_shows_every_image(city, tmp_path, monkeypatch):
+    config = demo_config(city, tmp_path / 'run')
+    config.train_dataloader.dataset.dataset.indices = 2
+    config.dump(tmp_path / 'written.py')
+    script = Path(mmseg.__file__).parent / '.mim/tools/analysis_tools/browse_dataset.py'
+    argv = [script.name, tmp_path / 'written.py', '--output-dir', tmp_path / 'out', '--not-show']
+    monkeypatch.setattr('sys.argv', list(map(str, argv)))
+    runpy.run_path(str(script), run_name='__main__')
+    assert len(list((tmp_path / 'out').glob('*.png'))) == 2
 
 
 def test_a_cache_needs_a_pipeline():

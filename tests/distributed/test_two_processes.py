@@ -13,7 +13,7 @@ from factory import ROOT, save_segmentor
 from method_cases import METHODS
 from torch.testing import assert_close
 
-from mmseg_adm.datasets import StreamSampler
+from mmseg_adm.datasets import StreamDataset, StreamSampler
 
 pytestmark = pytest.mark.slow
 # Those whose divisors are images, channels or nodes, alike on every rank.
@@ -131,7 +131,7 @@ def test_without_its_idle_parameters_ddp_would_refuse(launched):
 def test_the_stream_is_dealt_out(part, skipped, launched):
     by_rank = [found[part] for found in streams(launched)]
     dealt = [tuple(position) for pair in zip(*by_rank, strict=True) for position in pair]
-    stream = StreamSampler(range(worker.SIZE_OF_DATA), seed=3)
+    stream = StreamSampler(StreamDataset(range(worker.SIZE_OF_DATA)), seed=3)
     start = skipped * worker.WORLD_SIZE
     assert dealt == [tuple(position) for position in islice(stream, start, start + len(dealt))]
 

@@ -29,7 +29,7 @@ from factory import build, demo_config, distiller_config, raw_batch, segmentor
 from method_cases import METHODS, Variant
 
 from mmseg_adm.commands.launch import prepare_runner
-from mmseg_adm.datasets import StreamSampler
+from mmseg_adm.datasets import StreamDataset, StreamSampler
 from mmseg_adm.models import KnowledgeDistiller
 from mmseg_adm.models.methods import ADM
 from mmseg_adm.models.step import DistillationStep
@@ -221,13 +221,13 @@ def build_alone(folder: Path) -> None:
 
 def read_stream(folder: Path) -> None:
     """Write what this rank reads of the data stream, also after skipping, and its seed."""
-    sampler = StreamSampler(range(SIZE_OF_DATA), seed=3)
-    skipped = StreamSampler(range(SIZE_OF_DATA), seed=3)
+    sampler = StreamSampler(StreamDataset(range(SIZE_OF_DATA)), seed=3)
+    skipped = StreamSampler(StreamDataset(range(SIZE_OF_DATA)), seed=3)
     skipped.skip(4)
     found = {
         'read': list(islice(sampler, 12)),
         'skipped': list(islice(skipped, 12)),
-        'drawn seed': StreamSampler(range(SIZE_OF_DATA)).seed,
+        'drawn seed': StreamSampler(StreamDataset(range(SIZE_OF_DATA))).seed,
     }
     (folder / f'stream_{get_rank()}.json').write_text(json.dumps(found))
 

@@ -6,11 +6,18 @@ import numpy as np
 import pytest
 from factory import ROOT, build, demo_config, segmentor
 from mmengine.config import Config
+from mmengine.fileio import BaseStorageBackend, register_backend
 from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 from mmseg.datasets import BaseSegDataset
 
-from mmseg_adm.datasets.checks import check_classes, check_data_paths, check_labels, left_out
+from mmseg_adm.datasets.checks import (
+    check_classes,
+    check_data_paths,
+    check_images,
+    check_labels,
+    left_out,
+)
 
 CONFIGS = ROOT / 'configs/_base_/datasets'
 SUFFIXES = {'ade': ('training', 'validation'), 'camvid': ('train', 'val')}
@@ -134,6 +141,135 @@ def test_a_missing_list(tmp_path):
     (root / 'lists').mkdir()
     (root / 'lists/train.txt').write_text('0\n')
     check_data_paths(config)
+
+
+def test_a_missing_folder_inside_wrappers(tmp_path):
+    root = draw(tmp_path, 'camvid')
+    config = data_config('camvid_96x128.py', root)
+    inner = config.train_dataloader.dataset.dataset
+    lost = dict(inner, data_prefix=dict(img_path='images/lost'))
+    for wrapped in (dict(type='RepeatDataset', times=2, dataset=lost),
+                    dict(type='ConcatDataset', datasets=[inner, lost])):  # fmt: skip
+        config.train_dataloader.dataset.dataset = wrapped
+        with pytest.raises(FileNotFoundError, match=rf'{root}/images/lost does not exist'):
+            check_data_paths(config)
+
+
+@DATASETS.register_module(force=True)
+class TutorialDataset(BaseSegDataset):
+    """As mmseg's manual writes one: the class knows how its files end."""
+
+    METAINFO = dict(classes=('a', 'b', 'c'), palette=[[0, 0, 0], [1, 1, 1], [2, 2, 2]])  # noqa: RUF012
+
+    def __init__(self, **options):
+        super().__init__(img_suffix='.png', seg_map_suffix='.png', **options)
+
+
+@DATASETS.register_module(force=True)
+class IndexDataset(TutorialDataset):
+    """Finds its files in a way of its own."""
+
+    def load_data_list(self):
+        common = dict(label_map=None, reduce_zero_label=False, seg_fields=[])
+        folder = Path(self.data_root) / 'annotations' / 'train'
+        return [dict(common, img_path=str(path), seg_map_path=str(path))
+                for path in sorted(folder.iterdir())]  # fmt: skip
+
+
+LOADS = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')]
+
+
+def loader_of(root, kind, split='train', labels='annotations/train', pipeline=LOADS, **options):
+    prefix = dict(img_path='annotations/train', seg_map_path=labels)
+    dataset = dict(type=kind, data_root=str(root), data_prefix=prefix, pipeline=pipeline)
+    return Config({f'{split}_dataloader': dict(dataset=dataset | options)})
+
+
+@pytest.mark.core
+@pytest.mark.parametrize('kind', ['TutorialDataset', TutorialDataset, 'REFUGEDataset'])
+def test_a_class_that_knows_how_its_files_end_is_asked(kind, tmp_path):
+    root = draw(tmp_path, 'camvid')
+    check_data_paths(loader_of(root, kind))
+    (root / 'empty').mkdir()
+    with pytest.raises(FileNotFoundError, match=rf'{root}/empty holds no file that ends in \.png'):
+        check_data_paths(loader_of(root, kind, labels='empty'))
+
+
+@pytest.mark.core
+def test_a_class_that_finds_its_files_itself_is_let(tmp_path):
+    root = draw(tmp_path, 'camvid')
+    config = loader_of(root, 'IndexDataset', labels='no such folder', ann_file='a table')
+    check_data_paths(config)
+    assert len(DATASETS.build(config.train_dataloader.dataset)) == 3
+
+
+def test_linked_folders_are_followed(tmp_path):
+    root = draw(tmp_path / 'elsewhere', 'camvid')
+    (tmp_path / 'data/annotations/train').mkdir(parents=True)
+    (tmp_path / 'data/annotations/train/city').symlink_to(root / 'annotations/train')
+    config = loader_of(tmp_path / 'data', 'TutorialDataset')
+    check_data_paths(config)
+    assert len(DATASETS.build(config.train_dataloader.dataset)) == 3
+
+
+def test_labels_that_nobody_loads_need_not_be_there(tmp_path):
+    root = draw(tmp_path, 'camvid')
+    options = dict(split='test', labels='nowhere')
+    check_data_paths(loader_of(root, 'TutorialDataset', pipeline=LOADS[:1], **options), ('test',))
+    with pytest.raises(FileNotFoundError, match=f'{root}/nowhere does not exist'):
+        check_data_paths(loader_of(root, 'TutorialDataset', **options), ('test',))
+
+
+def test_a_root_that_no_path_needs_need_not_be_there(tmp_path):
+    root = draw(tmp_path, 'camvid')
+    config = loader_of('/nowhere', 'TutorialDataset')
+    folder = str(root / 'annotations/train')
+    config.train_dataloader.dataset.data_prefix = dict(img_path=folder, seg_map_path=folder)
+    config.train_dataloader.dataset.ann_file = str(root / 'annotations')
+    check_data_paths(config)
+
+
+@register_backend('bytes_of_tests', force=True)
+class BytesBackend(BaseStorageBackend):
+    """Images and labels by key, as LMDB holds them."""
+
+    def get(self, filepath):
+        size = (8, 12) if '/label/' in str(filepath) else (8, 12, 3)
+        value = np.full(size, 2, np.uint8)
+        return cv2.imencode('.png', value)[1].tobytes()
+
+    def get_text(self, filepath):
+        raise NotImplementedError
+
+
+@pytest.mark.core
+def test_data_in_another_backend_are_read_from_there(tmp_path):
+    (tmp_path / 'list.txt').write_text('one\nother\n')
+    pipeline = [dict(step, backend_args=dict(backend='bytes_of_tests')) for step in LOADS]
+    config = loader_of(
+        tmp_path, 'TutorialDataset', ann_file='list.txt', pipeline=pipeline,
+        data_prefix=dict(img_path='image', seg_map_path='label'),
+    )  # fmt: skip
+    check_data_paths(config)
+    dataset = DATASETS.build(config.train_dataloader.dataset)
+    check_images(dataset, 2)
+    check_labels(dataset, 2)
+    config.train_dataloader.dataset.ann_file = 'lost.txt'
+    with pytest.raises(FileNotFoundError, match=f'the list {tmp_path}/lost.txt does not exist'):
+        check_data_paths(config)
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(data_root='s3://bucket/data'),
+        dict(data_prefix=dict(img_path='s3://bucket/images', seg_map_path='s3://bucket/labels')),
+        dict(backend_args=dict(backend='petrel')),
+        dict(pipeline=[dict(step, file_client_args=dict(backend='memcached')) for step in LOADS]),
+    ],
+)
+def test_nothing_is_looked_for_on_the_disk_that_lies_elsewhere(options):
+    check_data_paths(loader_of('/nowhere', 'TutorialDataset', **options))
 
 
 # ------------------------------------------------------------------- labels and classes

@@ -1,13 +1,16 @@
 import cv2
+import mmengine
 import numpy as np
 import pytest
 import torch
 from factory import ROOT, build, demo_config
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
+from mmengine.registry import METRICS
 from mmengine.runner import Runner
 from mmseg.datasets import CityscapesDataset
 
+from mmseg_adm.config import check_monitored
 from mmseg_adm.engine.loops import AgreementMetric
 from mmseg_adm.export import plain_config
 from mmseg_adm.models.taps import find_classifier
@@ -219,6 +222,73 @@ def test_without_agreement_a_frozen_member_is_evaluated_once(city, tmp_path):
     assert first == second
     assert first.keys() == {f'{member}/{name}' for member in MEMBERS
                             for name in ('aAcc', 'mIoU', 'mAcc')} | {'gap/mIoU'}  # fmt: skip
+
+
+DICE = dict(type='IoUMetric', iou_metrics=['mDice'], prefix='dice')
+
+
+def several(form, dump):
+    """Two metrics with prefixes and a dump, in every form that MMEngine takes."""
+    metrics = [
+        dict(type='DumpResults', out_file_path=dump),
+        dict(type='IoUMetric', prefix='val', ignore_index=7),
+        DICE,
+    ]
+    if form == 'list':
+        return metrics
+    if form == 'objects':
+        return [METRICS.build(metric) for metric in metrics]
+    return dict(type='Evaluator', metrics=metrics)
+
+
+@pytest.mark.core
+@pytest.mark.parametrize('form', ['list', 'evaluator', 'objects'])
+def test_several_metrics_are_each_members_under_their_own_prefix(form, city, tmp_path):
+    dump = str(tmp_path / 'dumped' / 'predictions.pkl')
+    config = bare(demo_config(city, tmp_path))
+    config.pop('val_evaluator')
+    config.val_evaluator = several('list' if form == 'objects' else form, dump)
+    runner = Runner.from_cfg(config)
+    if form == 'objects':  # as given to a Runner in Python
+        runner._val_evaluator = several(form, dump)
+    scatter(runner)
+    metrics = runner.val_loop.run()
+    assert metrics.keys() == {
+        *(f'{member}/{name}' for member in MEMBERS for name in (
+            'val/aAcc', 'val/mIoU', 'val/mAcc', 'dice/aAcc', 'dice/mDice', 'dice/mAcc')),
+        'gap/val/mIoU', 'agreement',
+    }  # fmt: skip
+    config.default_hooks.checkpoint.save_best = list(metrics)
+    check_monitored(config)
+    gap = metrics['teacher/val/mIoU'] - metrics['student/val/mIoU']
+    assert metrics['gap/val/mIoU'] == pytest.approx(gap, abs=1e-6) != 0
+    assert runner.val_loop.agreement.metrics[0].ignore_index == 7
+    for member in MEMBERS:
+        found = mmengine.load(tmp_path / 'dumped' / member / 'predictions.pkl')
+        expected = [runner.model.predict_members(data, (member,))[member][0].pred_sem_seg.data
+                    for data in runner.val_dataloader]  # fmt: skip
+        assert len(found) == 3
+        for each, prediction in zip(found, expected, strict=True):
+            assert torch.equal(each['pred_sem_seg']['data'], prediction)
+
+
+def test_three_members_have_a_gap_of_each_prefix(city, tmp_path):
+    config = bare(demo_config(city, tmp_path))
+    config.model.members.peer = config.model.members.student
+    config.val_evaluator.prefix = 'val'
+    metrics = Runner.from_cfg(config).val()
+    assert {key for key in metrics if key.startswith('gap/')} == {
+        'gap/teacher/val/mIoU', 'gap/peer/val/mIoU'
+    }  # fmt: skip
+
+
+@pytest.mark.core
+def test_a_best_metric_that_no_member_has_is_refused_before_the_first_iteration(city, tmp_path):
+    config = demo_config(city, tmp_path, default_hooks__checkpoint__save_best='mIoU')
+    runner = Runner.from_cfg(config)
+    with pytest.raises(ValueError, match=r"save_best is 'mIoU', .* mean 'student/mIoU'"):
+        runner.train()
+    assert runner.iter == 0
 
 
 @pytest.mark.parametrize(('fp16', 'dtype'), [(False, torch.float32), (True, torch.bfloat16)])

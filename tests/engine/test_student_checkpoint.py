@@ -11,6 +11,7 @@ from mmseg.registry import METRICS
 from mmseg.registry import MODELS as MMSEG_MODELS
 
 from mmseg_adm.checkpoint import read_checkpoint, safe_loading
+from mmseg_adm.export import plain_config
 
 pytestmark = pytest.mark.core
 
@@ -183,11 +184,29 @@ def test_a_plain_segmentor_is_refused(city, tmp_path):
         Runner.from_cfg(config).train()
 
 
-def test_a_run_whose_student_could_not_be_exported_does_not_start(city, tmp_path):
-    config = scripted_config(city, tmp_path)
+def test_without_any_evaluation_data_the_student_is_a_network_alone(city, tmp_path):
+    config = scripted_config(city, tmp_path, train_cfg__max_iters=1)
     nothing = dict.fromkeys(('cfg', 'dataloader', 'evaluator'))
     for stage in ('val', 'test'):
         config.merge_from_dict({f'{stage}_{key}': value for key, value in nothing.items()})
-    with pytest.raises(ValueError, match='neither a test_dataloader nor a val_dataloader'):
-        Runner.from_cfg(config).train()
-    assert not list(tmp_path.glob('*.pth'))
+    config.default_hooks.checkpoint.save_best = None
+    runner = Runner.from_cfg(config)
+    runner.train()
+    (log,) = tmp_path.glob('*/*.log')
+    assert 'WARNING - The exported student will not say how its images are prep' in log.read_text()
+    student = Config.fromfile(tmp_path / 'student_iter_1.py')
+    assert not {'test_pipeline', 'test_dataloader'} & student.keys()
+    network = MMSEG_MODELS.build(student.model)
+    network.load_state_dict(read_checkpoint(tmp_path / 'student_iter_1.pth')['state_dict'])
+    trained = runner.model.members['student'].state_dict()
+    assert all(torch.equal(trained[key], value) for key, value in network.state_dict().items())
+
+
+def test_without_a_pipeline_to_be_found_there_is_none_in_the_config(city, tmp_path):
+    config = scripted_config(city, tmp_path)
+    own = dict(type='DataSetOfMyOwn', root='somewhere')
+    for dataset in (own, dict(type='ConcatDataset', datasets=[own])):
+        config.test_dataloader.dataset = dataset
+        plain = plain_config(config)
+        assert plain.model.type == 'EncoderDecoder'
+        assert 'test_pipeline' not in plain

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import cv2
+import mmengine
 import pytest
 import torch
 from command_line import Done, command
@@ -14,6 +15,7 @@ from plans import write_plan
 from torch.testing import assert_close
 
 from mmseg_adm.checkpoint import read_checkpoint
+from mmseg_adm.commands.test import write_label_maps
 
 OFFLINE = DEMO.with_name(DEMO.name.replace('adm_', 'adm-offline_', 1))
 TEACHER_ALONE = ROOT / 'configs/pspnet/pspnet_r18-w32-d8_1xb8-demo_synthetic-city-96x128.py'
@@ -363,6 +365,36 @@ def test_a_plain_checkpoint_teaches_offline_in_mixed_precision(tools, alone):
     wrapper = 'AmpOptimWrapper' if torch.cuda.is_available() else 'mmseg_adm.CPUAmpOptimWrapper'
     assert dumped.optim_wrapper.type == wrapper
     assert dumped.model.members.teacher.checkpoint == str(checkpoint)
+
+
+def test_several_metrics_of_one_member_in_every_way(tools, resumed, augmented):
+    (tools.folder / 'several.py').write_text(f"""
+_base_ = './demo/{DEMO.name}'
+test_evaluator = dict(_delete_=True, type='Evaluator', metrics=[
+    dict(type='DumpResults', out_file_path='dumped/predictions.pkl'),
+    dict(type='IoUMetric', prefix='val'),
+    dict(type='IoUMetric', iou_metrics='mDice', prefix='dice'),
+])
+""")
+    tools('test', 'several.py', CHECKPOINT, '--member', 'teacher', '--tta', '--work-dir', 'several',
+          '--out', 'several_maps', '--show-dir', 'several_painted')  # fmt: skip
+    metrics = metrics_in(tools.folder / 'several')
+    assert metrics['teacher/val/mIoU'] == augmented['teacher/mIoU'] > 0
+    assert metrics['teacher/dice/mDice'] > metrics['teacher/val/mIoU']
+    assert not [name for name in metrics if name.startswith('student')]
+    assert len(mmengine.load(tools.folder / 'dumped/teacher/predictions.pkl')) == IMAGES
+    found, expected = (label_maps(tools.folder / folder / 'teacher')
+                       for folder in ('several_maps', 'maps_tta'))  # fmt: skip
+    assert found.keys() == expected.keys()
+    assert len(found) == IMAGES
+    assert all((found[name] == expected[name]).all() for name in found)
+    assert any((tools.folder / 'several_painted/teacher').rglob('*.png'))
+
+
+def test_label_maps_need_a_metric_that_writes_them():
+    config = Config(dict(test_evaluator=dict(type='DumpResults', out_file_path='all.pkl')))
+    with pytest.raises(ValueError, match='--out needs a metric in test_evaluator that writes'):
+        write_label_maps(config, 'maps')
 
 
 def test_missing_config(tools):
