@@ -89,7 +89,8 @@ def monitor_members(config: Config, student: str, teacher: str) -> None:
         student: Whose metrics are meant, but
         teacher: where a schedule is that member's own.
     """
-    for waiting in _waiting(config):
+    # What has no schedule of its own shares the student's.
+    for waiting in {id(each.owner): each for each in _waiting(config)}.values():
         member = teacher if waiting.path.startswith(f'param_scheduler.{teacher}.') else student
         names = [name if name == FIRST else f'{member}/{name}' for name in waiting.names]
         one = isinstance(waiting.owner[waiting.option], str)

@@ -169,6 +169,7 @@ def test_early_stopping_watches_the_student():
     assert (found.monitor, found.patience) == ('student/mIoU', 2)
     assert average == dict(type='EMAHook')
     assert paired.default_hooks.stopping.monitor == 'student/mIoU'
+    assert student.custom_hooks[0].monitor == 'mIoU'
 
 
 def test_whatever_waits_for_a_metric_waits_for_the_members():
@@ -192,7 +193,6 @@ def test_whatever_waits_for_a_metric_waits_for_the_members():
     assert monitors == dict(student='student/mIoU', teacher='teacher/aAcc', rest='student/mIoU')
     alike = pair(student, other(param_scheduler=plateau, optim_wrapper=student.optim_wrapper))
     assert alike.param_scheduler.monitor == 'student/mIoU'
-    assert student.custom_hooks[0].monitor == 'mIoU'
 
 
 def test_custom_imports_of_both():
