@@ -46,39 +46,60 @@ class Waiting(NamedTuple):
     names: tuple[str, ...]
 
 
+class Validation(NamedTuple):
+    """The metrics of a validation, as far as they are known before it.
+
+    Attributes:
+        names: As in the log.
+        members: Whose metrics they are, the student first; none of a network alone.
+        complete: Whether there are no others. Of metrics of one's own no more is known than that
+            they begin with the name of a member.
+    """
+
+    names: list[str]
+    members: list[str]
+    complete: bool
+
+    def may_have(self, metric: str) -> bool:
+        """Whether it can be waited for."""
+        prefix, of_a_class, _ = metric.partition(CLASS_PREFIX)
+        known = f'{prefix}aAcc' if of_a_class else metric
+        of_members = not self.members or metric.split('/')[0] in self.members
+        ones_own = of_members and not self.complete
+        return metric == FIRST or known in self.names or ones_own
+
+    def hint(self, metric: str) -> str:
+        """What is meant by one that it has not, and what there is."""
+        # The same of a member, or of none, rather than what is spelled alike.
+        near = [name for name in self.names
+                if name.endswith(f'/{metric}') or metric.endswith(f'/{name}')]  # fmt: skip
+        known = self.names
+        if not self.complete:
+            near = near or [f'{self.members[0]}/{metric}']
+            known = [*(f'{name}/...' for name in self.members), *known]
+        near = near or difflib.get_close_matches(metric, self.names, n=1)
+        meant = f" Did you mean '{near[0]}'?" if near else ''
+        return f'{meant} There are {", ".join(known)}'
+
+
 def check_monitored(config: Config) -> None:
     """Refuse to wait for a metric that no validation of the run will have.
 
-    MMEngine finds out at the first validation, after hours. Of metrics of one's own no more is
-    known than that they begin with the name of a member.
+    MMEngine finds out at the first validation, after hours.
 
     Raises:
         ValueError: With the setting, the metric, and those that there are.
     """
-    own = _own_names(config)
-    names = own or []
-    if members := _evaluated_members(config):
-        names = _names_of_members(config, members, names)
-    if not names:
+    if not config.get('val_cfg'):
         return
-    beginnings = {name.removesuffix('aAcc') for name in names if name.endswith('aAcc')}
+    validation = _validation(config)
     for waiting in _waiting(config):
         for metric in waiting.names:
-            of_a_class = metric.partition(CLASS_PREFIX)[0] in beginnings and CLASS_PREFIX in metric
-            of_ones_own = own is None and (not members or metric.split('/')[0] in members)
-            if metric == FIRST or metric in names or of_a_class or of_ones_own:
-                continue
-            # The same of a member, or of none, rather than what is spelled alike.
-            near = [name for name in names
-                    if name.endswith(f'/{metric}') or metric.endswith(f'/{name}')]  # fmt: skip
-            near = near or [f'{name}/{metric}' for name in members[:1] if own is None]
-            near = near or difflib.get_close_matches(metric, names, n=1)
-            hint = f" Did you mean '{near[0]}'?" if near else ''
-            known = [f'{name}/...' for name in members] if own is None else []
-            raise ValueError(
-                f"{waiting.path} is '{metric}', which no validation has.{hint} There are "
-                f'{", ".join([*known, *names])}'
-            )
+            if not validation.may_have(metric):
+                raise ValueError(
+                    f"{waiting.path} is '{metric}', which no validation has."
+                    f'{validation.hint(metric)}'
+                )
 
 
 def monitor_members(config: Config, student: str, teacher: str) -> None:
@@ -145,6 +166,14 @@ def _of_option(path: str, owner: Mapping, option: str) -> Iterator[Waiting]:
              if isinstance(name, str)]  # fmt: skip
     if names:
         yield Waiting(f'{path}.{option}', owner, option, tuple(names))
+
+
+def _validation(config: Config) -> Validation:
+    own = _own_names(config)
+    names = own or []
+    if members := _evaluated_members(config):
+        names = _names_of_members(config, members, names)
+    return Validation(names, members, complete=own is not None)
 
 
 def _own_names(config: Config) -> list[str] | None:
