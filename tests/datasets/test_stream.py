@@ -290,6 +290,13 @@ def test_a_data_set_of_pytorch_is_enough():
 
 
 @pytest.mark.core
+def test_what_goes_through_a_data_set_finds_its_end(dataset):
+    assert [sample['data_samples'].img_path for sample in dataset] == [
+        dataset.dataset.get_data_info(index)['img_path'] for index in range(8)
+    ]
+
+
+# With OpenCV 5 upstream's cannot draw, whatever the data set.
 def test_mmsegs_own_browser_shows_every_image(city, tmp_path, monkeypatch):
     config = demo_config(city, tmp_path / 'run')
     config.train_dataloader.dataset.dataset.indices = 2
