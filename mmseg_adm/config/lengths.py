@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from mmengine.config import Config
@@ -74,6 +74,5 @@ def _lengths(config: Config) -> Iterator[tuple[str, Any]]:
 
 def _intervals(config: Config) -> Iterator[tuple[str, Any]]:
     for path, hook in hooks_of(config):
-        own = isinstance(hook, Mapping) and str(hook.get('type')).startswith(OWN)
-        if isinstance(hook, Mapping) and not own and 'interval' in hook:
+        if 'interval' in hook and not str(hook.get('type')).startswith(OWN):
             yield f'{path}.interval', hook['interval']

@@ -126,21 +126,20 @@ def check_metrics(config: Config, splits: tuple[str, ...]) -> None:
     """
     for split in splits:
         for path, metric in metrics_of(config, split):
-            asked = _asked(metric)
-            if _kind(metric) in IOU_METRICS and not set(asked) <= MEANS.keys():
+            if _kind(metric) in IOU_METRICS and not set(asked := _asked(metric)) <= MEANS.keys():
                 raise ValueError(
                     f'{path}.iou_metrics must be some of {", ".join(MEANS)}, got {asked}'
                 )
 
 
 def _kind(metric: Any) -> str:
-    """The name of a metric's class."""
-    kind = metric.get('type') if isinstance(metric, Mapping) else type(metric)
+    """The name of a metric's class; '' if there is no such class, or a metric in its place."""
+    kind = metric.get('type') if isinstance(metric, Mapping) else None
     return getattr(class_of(kind, registries.METRICS), '__name__', '')
 
 
-def _asked(metric: Any) -> list[str]:
-    asked = metric.get('iou_metrics', ['mIoU']) if isinstance(metric, Mapping) else []
+def _asked(metric: Mapping) -> list[str]:
+    asked = metric.get('iou_metrics', ['mIoU'])
     return [asked] if isinstance(asked, str) else list(asked)
 
 
@@ -182,8 +181,7 @@ def _own_names(config: Config) -> list[str] | None:
     for _, metric in metrics_of(config, 'val'):
         if _kind(metric) == WITHOUT_VALUES:
             continue
-        asked = _asked(metric)
-        if _kind(metric) not in IOU_METRICS or not set(asked) <= MEANS.keys():
+        if _kind(metric) not in IOU_METRICS or not set(asked := _asked(metric)) <= MEANS.keys():
             return None
         prefix = f'{metric["prefix"]}/' if metric.get('prefix') else ''
         names += [f'{prefix}{name}' for kind in asked for name in ('aAcc', *MEANS[kind])]

@@ -101,8 +101,9 @@ def metrics_of(config: Config, split: str) -> list[tuple[str, Any]]:
 def hooks_of(config: Config) -> list[tuple[str, Any]]:
     """Paths and settings of the hooks, default ones first; without those that are left out."""
     hooks = (config.get('default_hooks') or {}).items()
-    named = [(f'default_hooks.{name}', hook) for name, hook in hooks if hook]
-    return [*named, *listed('custom_hooks', config.get('custom_hooks'))]
+    named = [(f'default_hooks.{name}', hook) for name, hook in hooks]
+    given = [*named, *listed('custom_hooks', config.get('custom_hooks'))]
+    return [(path, hook) for path, hook in given if isinstance(hook, Mapping)]
 
 
 def _check_model(model: Mapping) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 from mmengine.config import Config
-from mmengine.hooks import CheckpointHook
+from mmengine.hooks import CheckpointHook, EarlyStoppingHook
 from mmseg.evaluation import IoUMetric
 
 from mmseg_adm.config import check_metrics, check_monitored
@@ -55,6 +55,7 @@ UNKNOWN = dict(type='ScriptedByNobodyMetric')
         ('student/IoU.road', dict(IOU, type='mmseg_adm.ClassIoUMetric'), {}),
         ('student/val/IoU.road', dict(PREFIXED, type='mmseg_adm.ClassIoUMetric'), {}),
         ('student/anything', UNKNOWN, {}),
+        ('student/anything', [IoUMetric()], dict(custom_hooks=[EarlyStoppingHook('loss')])),
         ('gap/peer/mIoU', IOU, dict(members=dict(MEMBERS, peer=MEMBERS['student']))),
         ('mean_teacher/mIoU', IOU, dict(members=dict(MEMBERS, mean_teacher=AVERAGE))),
         ('gap/mIoU', IOU, dict(members=dict(MEMBERS, mean_teacher=AVERAGE))),
