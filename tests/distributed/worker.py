@@ -95,7 +95,10 @@ def distiller(name: str, folder: Path) -> nn.Module:
     if name.endswith(AVERAGE):
         members['mean_teacher'] = dict(type='mmseg_adm.EMATeacher', of='teacher')
     config = distiller_config(dict(method=variant.config), members=members, student=variant.student)
-    return build(config)
+    model = build(config)
+    # What a hook of a run says; here a step is all that is looked at.
+    model.pauses_members = True
+    return model
 
 
 def joined_batch() -> dict:
@@ -163,7 +166,6 @@ def decide(folder: Path, name: str = 'joint') -> None:
 def decision(folder: Path, batch: dict) -> tuple[bool, float, float]:
     """Whether the teacher pauses, the gap and the threshold."""
     model = distiller('SwitOKD', folder)
-    model.pauses_members = True
     for member, probabilities in PREDICTIONS.items():
         classifier = model.network(member).decode_head.conv_seg
         classifier.weight.data.zero_()

@@ -189,7 +189,6 @@ def test_without_any_evaluation_data_the_student_is_a_network_alone(city, tmp_pa
     nothing = dict.fromkeys(('cfg', 'dataloader', 'evaluator'))
     for stage in ('val', 'test'):
         config.merge_from_dict({f'{stage}_{key}': value for key, value in nothing.items()})
-    config.default_hooks.checkpoint.save_best = None
     runner = Runner.from_cfg(config)
     runner.train()
     (log,) = tmp_path.glob('*/*.log')
