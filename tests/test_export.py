@@ -6,6 +6,7 @@ from itertools import combinations
 
 import pytest
 import torch
+from command_line import forget_managers
 from factory import ROOT, build, demo_config, preprocessor
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
@@ -166,6 +167,34 @@ def test_the_student_is_what_is_exported_by_default(trained, tmp_path):
     assert all(torch.equal(weights[key], expected[key]) for key in expected)
     text = target.with_suffix('.py').read_text()
     assert 'mmseg_adm' not in text
+
+
+def test_mmseg_alone_tests_the_student_as_the_run_did(trained, tmp_path):
+    """As its tools/test.py does, with nothing but the two files and the data."""
+    _, config, checkpoint = trained
+    target = export_member(config, checkpoint, tmp_path / 'student.pth')
+
+    def tested(config, weights):
+        config.update(load_from=str(weights), work_dir=str(tmp_path / weights.stem))
+        forget_managers()
+        return Runner.from_cfg(config).test()
+
+    expected = tested(copy.deepcopy(config), checkpoint)
+    found = tested(Config.fromfile(target.with_suffix('.py')), target)
+    assert set(found) == {'aAcc', 'mIoU', 'mAcc'}
+    assert found == {name: expected[f'student/{name}'] for name in found}
+
+
+@pytest.mark.parametrize('ours', ['dataset', 'metric'])
+def test_a_test_set_that_only_this_package_has_is_left_out(ours, trained):
+    config = copy.deepcopy(trained[1])
+    if ours == 'dataset':
+        config.test_dataloader.dataset.type = 'mmseg_adm.CamVidDataset'
+    else:
+        config.test_evaluator = [config.test_evaluator, dict(type='mmseg_adm.ClassIoUMetric')]
+    plain = plain_config(config)
+    assert set(plain.test_dataloader.dataset) == {'pipeline'}
+    assert not {'test_evaluator', 'test_cfg'} & plain.keys()
 
 
 def test_the_exported_config_prepares_images_as_the_distiller_does(trained, tmp_path):

@@ -5,20 +5,25 @@ from __future__ import annotations
 import logging
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from mmengine.dataset import Compose
-from mmengine.dist import broadcast_object_list
+from mmengine.dist import broadcast_object_list, get_rank
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapper
+from mmengine.registry import DATA_SAMPLERS
 from mmengine.runner import LogProcessor, Runner
 from mmengine.visualization import Visualizer
 from torch import nn
 from torch.utils.data import DataLoader
 
+from mmseg_adm.config.registered import class_of
 from mmseg_adm.datasets.checks import plain_datasets
+from mmseg_adm.datasets.stream import StreamSampler
 from mmseg_adm.mistakes import building, words_of
 
 # Beginnings of what MMEngine logs by hundreds of lines, or nobody can act on: for the file alone.
@@ -122,6 +127,9 @@ class QuietRunner(Runner):
         dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False
     ) -> DataLoader:
         """A data set and what loads it; its errors name the files."""
+        if diff_rank_seed and seed is not None and _draws_stream(dataloader):
+            # It is dealt out by rank, and must be one stream: MMEngine would draw it a seed.
+            seed, diff_rank_seed = seed - get_rank(), False
         with building('the dataloader'):
             loader = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
         for dataset in plain_datasets(loader.dataset):
@@ -143,6 +151,12 @@ class QuietRunner(Runner):
         kind = hook.get('type') if isinstance(hook, dict) else type(hook).__name__
         with building(f'the hook {kind}'):
             super().register_hook(hook, priority)
+
+
+def _draws_stream(dataloader: Any) -> bool:
+    sampler = dataloader.get('sampler') if isinstance(dataloader, Mapping) else None
+    kind = sampler.get('type') if isinstance(sampler, Mapping) else None
+    return class_of(kind, DATA_SAMPLERS) is StreamSampler
 
 
 class _NamingPipeline(Compose):

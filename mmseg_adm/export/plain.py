@@ -41,11 +41,11 @@ from .replacing import EXPORTED, HEADER
 
 
 def plain_config(config: Config, member: str | None = None) -> Config:
-    """The config with which mmseg alone builds one member and prepares its images.
+    """The config with which mmseg alone builds one member, prepares its images, and tests it.
 
-    It imports what the distillation config does, but for this package. Where that has neither a
-    test nor a validation set, nothing is known of how images are prepared: without
-    ``test_pipeline`` it is a network alone.
+    It imports what the distillation config does, but for this package: a test set of ours, or a
+    metric, is left out. Where there is neither a test nor a validation set, nothing is known of
+    how images are prepared: without ``test_pipeline`` it is a network alone.
 
     Args:
         config: The distillation config.
@@ -72,10 +72,11 @@ def plain_config(config: Config, member: str | None = None) -> Config:
         dict(
             default_scope='mmseg',
             model=plain,
-            **_preparation(config),
+            **_tests(config),
             visualizer=dict(type='SegLocalVisualizer', name='visualizer'),
             **_imports(config),
-        )
+        ),
+        env_variables=config.env_variables,
     )
 
 
@@ -86,16 +87,28 @@ def _imports(config: Config) -> dict:
     return dict(custom_imports=dict(imports=names, allow_failed_imports=True)) if names else {}
 
 
-def _preparation(config: Config) -> dict:
-    loader = config.get('test_dataloader') or config.get('val_dataloader') or {}
+def _tests(config: Config) -> dict:
+    """How images are prepared, and, where mmseg alone can, the test set and its metrics."""
+    split = 'test' if config.get('test_dataloader') else 'val'
+    loader, evaluator = config.get(f'{split}_dataloader') or {}, config.get(f'{split}_evaluator')
     dataset = loader.get('dataset')
     while dataset and 'pipeline' not in dataset:
         dataset = dataset.get('dataset') or next(iter(dataset.get('datasets', [])), None)
     if not dataset:
         return {}
     pipeline = dataset['pipeline']
+    if evaluator and not _names_this_package([loader, evaluator]):
+        whole = dict(test_evaluator=evaluator, test_cfg=dict(type='TestLoop'))
+        return dict(test_pipeline=pipeline, test_dataloader=loader, **copy.deepcopy(whole))
     # What MMSegInferencer looks for.
     return dict(test_pipeline=pipeline, test_dataloader=dict(dataset=dict(pipeline=pipeline)))
+
+
+def _names_this_package(node: object) -> bool:
+    if isinstance(node, dict):
+        kind = str(node.get('type', ''))
+        return kind.startswith('mmseg_adm.') or any(map(_names_this_package, node.values()))
+    return isinstance(node, (list, tuple)) and any(map(_names_this_package, node))
 
 
 def build_plain(plain: Config) -> nn.Module:

@@ -8,6 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmseg_adm.checkpoint import RECORD, read_checkpoint, safe_loading
+from mmseg_adm.engine import QuietRunner
 from mmseg_adm.engine.settings import RESTORED, settings_of
 from mmseg_adm.engine.settings import differences as differences_of_settings
 from mmseg_adm.export import plain_config
@@ -160,6 +161,22 @@ def test_what_is_compared(uninterrupted, make_config, tmp_path):
 
 def test_workers_make_no_difference(uninterrupted):
     assert differences(uninterrupted('no workers'), uninterrupted('two workers')) == []
+
+
+def test_a_rank_that_is_added_to_the_seed_leaves_one_stream(make_config, tmp_path, monkeypatch):
+    config = make_config(tmp_path, randomness__diff_rank_seed=True)
+    QuietRunner.from_cfg(config)
+    for rank in (0, 1):
+        monkeypatch.setattr('mmseg_adm.engine.runner.get_rank', lambda rank=rank: rank)
+        loader = QuietRunner.build_dataloader(config.train_dataloader, 7 + rank, True)
+        assert loader.sampler.seed == 7
+    monkeypatch.undo()
+    # MMEngine's own runner draws a seed; what is set is not to be set again.
+    with pytest.raises(ValueError, match=r'remove randomness\.diff_rank_seed'):
+        train(config)
+    runner = QuietRunner.from_cfg(config)
+    runner.train()
+    assert runner.iter == ITERS
 
 
 def test_the_stock_data_stream_does_not_resume_exactly(make_config, tmp_path):

@@ -145,13 +145,18 @@ def test_the_files_carry_the_name_of_the_deployed_member(city, tmp_path):
     assert not list(tmp_path.glob('student_*'))
 
 
-def test_a_resumed_run_removes_what_the_run_before_exported(city, tmp_path):
-    options = dict(train_cfg__val_begin=1000)
-    Runner.from_cfg(scripted_config(city, tmp_path, train_cfg__max_iters=1, **options)).train()
-    assert {path.name for path in tmp_path.glob('student*')} < beside('iter_1')
+@pytest.mark.parametrize('elsewhere', [False, True])
+def test_a_resumed_run_removes_what_the_run_before_exported(elsewhere, city, tmp_path):
+    work_dir, options = tmp_path / 'run', dict(train_cfg__val_begin=1000)
+    folder = tmp_path / 'disk' / 'run' if elsewhere else work_dir
+    if elsewhere:
+        # MMEngine saves below it, in a folder of the work dir's name.
+        options['default_hooks__checkpoint__out_dir'] = str(folder.parent)
+    Runner.from_cfg(scripted_config(city, work_dir, train_cfg__max_iters=1, **options)).train()
+    assert {path.name for path in folder.glob('student*')} < beside('iter_1')
     with safe_loading():
-        Runner.from_cfg(scripted_config(city, tmp_path, resume=True, **options)).train()
-    assert {path.name for path in tmp_path.glob('student*')} < beside('iter_3')
+        Runner.from_cfg(scripted_config(city, work_dir, resume=True, **options)).train()
+    assert {path.name for path in folder.glob('student*')} < beside('iter_3')
 
 
 def test_there_may_be_several_best_checkpoints(city, tmp_path):

@@ -34,10 +34,15 @@ class DataStreamHook(Hook):
                 "draws them. For the same: train_dataloader=dict(sampler=dict(type='mmseg_adm."
                 "StreamSampler'), dataset=dict(type='mmseg_adm.StreamDataset', dataset=dict(...)))"
             )
-        elif sampler.seed != runner.seed:
+        elif sampler.seed != (seed := _seed_of(runner)):
+            advice = (
+                'remove randomness.diff_rank_seed, the stream is dealt out to the processes anyway'
+                if _adds_rank(runner)
+                else f'set randomness.seed={seed}'
+            )
             raise ValueError(
                 f'the data stream has seed {sampler.seed}, but the run, or the one that it '
-                f'resumes, has {runner.seed}: set randomness.seed={runner.seed}'
+                f'resumes, has {seed}: {advice}'
             )
         if getattr(runner.train_loop, 'fast_forward_on_resume', False):
             runner.logger.warning(
@@ -58,6 +63,16 @@ class DataStreamHook(Hook):
     ) -> None:
         """Seed after the batch was loaded: loading without workers draws from the same states."""
         seed_everything(runner.seed, runner.iter, get_rank())
+
+
+def _adds_rank(runner: Runner) -> bool:
+    """Whether MMEngine adds the rank to the seed of each process."""
+    return bool(runner._randomness_cfg.get('diff_rank_seed'))
+
+
+def _seed_of(runner: Runner) -> int:
+    """The seed that all processes have in common."""
+    return runner.seed - get_rank() if _adds_rank(runner) else runner.seed
 
 
 def _sampler_of(runner: Runner) -> Sampler:

@@ -10,6 +10,7 @@ from mmengine.runner import Runner
 
 from mmseg_adm.checkpoint import damage_of
 from mmseg_adm.config import is_distillation_config, resolve_config
+from mmseg_adm.engine.checkpoints import checkpoint_files
 from mmseg_adm.export import export_member, plain_config
 from mmseg_adm.registry import HOOKS
 
@@ -68,7 +69,7 @@ class StudentCheckpointHook(Hook):
     @master_only
     def _clear_up(self, runner: Runner) -> None:
         """Go on with the exports of a run that is resumed: complete them, remove what is left."""
-        folder = Path(runner.work_dir)
+        folder, _ = checkpoint_files(runner.cfg)
         targets = {self._target(path): path for path in folder.glob('*.pth')}
         self.exported = {target: path for target, path in targets.items() if _is_whole(target)}
         for name in runner.message_hub.runtime_info.get(OUTDATED, ()):
