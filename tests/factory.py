@@ -151,12 +151,18 @@ def demo_config(
     return config
 
 
+def narrow(network: dict, width: int) -> None:
+    """Narrow a ResNet segmentor config in place."""
+    network['backbone'].update(base_channels=width, stem_channels=width, depth=18, init_cfg=None)
+    network['decode_head'].update(in_channels=8 * width, channels=2 * width)
+    if network.get('auxiliary_head'):
+        network['auxiliary_head'].update(in_channels=4 * width, channels=width)
+
+
 def shrink(network: dict, width: int) -> None:
-    """Narrow a ResNet segmentor config in place, and leave it two stages of ResNet-18."""
-    network['backbone'].update(
-        base_channels=width, stem_channels=width, depth=18, init_cfg=None,
-        num_stages=2, out_indices=(0, 1), strides=(1, 2), dilations=(1, 1),
-    )  # fmt: skip
+    """Narrow it, and leave it two stages."""
+    narrow(network, width)
+    network['backbone'].update(num_stages=2, out_indices=(0, 1), strides=(1, 2), dilations=(1, 1))
     network['decode_head'].update(in_channels=2 * width, in_index=1, channels=2 * width)
     if network.get('auxiliary_head'):
         network['auxiliary_head'].update(in_channels=width, in_index=0, channels=width)

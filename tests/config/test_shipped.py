@@ -11,7 +11,7 @@ from urllib.parse import urlparse
 import mmseg
 import pytest
 import torch
-from factory import ROOT, build, raw_batch, save_segmentor, shrink
+from factory import ROOT, build, narrow, raw_batch, save_segmentor
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 
@@ -273,7 +273,7 @@ def small(stem: str) -> Config:
     with patch.object(torch.cuda, 'is_available', return_value=False):
         replace_sync_bn(config)
     for name, network in networks_of(config).items():
-        shrink(network, 8 if name == 'teacher' else 4)
+        narrow(network, 8 if name == 'teacher' else 4)
     config.model.data_preprocessor.size = (32, 48)
     return config
 
