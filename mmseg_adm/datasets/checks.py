@@ -231,7 +231,9 @@ def check_images(dataset: BaseDataset, max_samples: int) -> None:
         if load_image is None:
             return
         image = _loaded(load_image, info, 'img_path')['img']
-        first.setdefault(1 if image.ndim == 2 else image.shape[2], info['img_path'])
+        # One channel is spread over the three of a preprocessor's mean.
+        if image.ndim == 3 and image.shape[2] > 1:
+            first.setdefault(image.shape[2], info['img_path'])
         if len(first) > 1:
             found = ' and '.join(f'{path} has {count}' for count, path in first.items())
             raise ValueError(

@@ -141,15 +141,14 @@ def smallest_batch(loader: Mapping, images: int, iterations: int | None) -> int:
     size = loader.get('batch_size') or IMAGES
     own = math.ceil(images / get_world_size())
     ends_an_epoch = iterations is None or iterations * size >= own
-    if loader.get('drop_last') or _is_endless(loader.get('sampler')) or not ends_an_epoch:
+    kind = (loader.get('sampler') or {}).get('type')
+    kind = DATA_SAMPLERS.get(kind) if isinstance(kind, str) else kind
+    # The stream ends where the loop counts epochs.
+    endless = (InfiniteSampler,) if iterations is None else (InfiniteSampler, StreamSampler)
+    is_endless = inspect.isclass(kind) and issubclass(kind, endless)
+    if loader.get('drop_last') or is_endless or not ends_an_epoch:
         return size
     return own % size or size
-
-
-def _is_endless(sampler: Mapping | None) -> bool:
-    kind = (sampler or {}).get('type')
-    kind = DATA_SAMPLERS.get(kind) if isinstance(kind, str) else kind
-    return inspect.isclass(kind) and issubclass(kind, (InfiniteSampler, StreamSampler))
 
 
 def training_samples(dataset: Any, count: int) -> dict:

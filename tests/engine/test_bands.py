@@ -60,6 +60,11 @@ def test_images_of_different_numbers_of_channels_are_named(tmp_path):
     cv2.imwrite(str(paths[1]), np.zeros((*SIZE, 3), np.uint8))
     config = bands_config(root, tmp_path, 4)
     dataset = DATASETS.build(config.train_dataloader.dataset.dataset)
+    cv2.imwrite(str(paths[2]), np.zeros(SIZE, np.uint8))
     text = f'number of channels: {paths[0]} has 4 and {paths[1]} has 3'
     with pytest.raises(ValueError, match=text):
         check_images(dataset, 8)
+    # A gray one among those of three channels is spread over the three of mmseg's mean.
+    cv2.imwrite(str(paths[0]), np.zeros((*SIZE, 3), np.uint8))
+    cv2.imwrite(str(paths[3]), np.zeros((*SIZE, 3), np.uint8))
+    check_images(dataset, 8)

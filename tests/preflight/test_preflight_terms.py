@@ -188,6 +188,7 @@ def test_losses_that_cannot_be_asked_one_by_one(inspect, monkeypatch):
     ('loader', 'images', 'iterations', 'smallest'),
     [
         (dict(batch_size=4, sampler=dict(type='mmseg_adm.StreamSampler')), 9, 100, 4),
+        (dict(batch_size=4, sampler=dict(type='mmseg_adm.StreamSampler')), 9, None, 1),
         (dict(batch_size=4, sampler=dict(type='InfiniteSampler')), 9, 100, 4),
         (dict(batch_size=4, sampler=dict(type='mmengine.InfiniteSampler')), 9, 100, 4),
         (dict(batch_size=4, sampler=dict(type=InfiniteSampler)), 9, None, 4),
