@@ -24,6 +24,7 @@ from mmseg_adm.config import is_average, is_bridge, is_distillation_config
 from mmseg_adm.export import plain_config
 from mmseg_adm.mistakes import building
 from mmseg_adm.models import KnowledgeDistiller
+from mmseg_adm.models.flops import input_channels
 from mmseg_adm.models.methods import DistillationMethod
 from mmseg_adm.models.step import DistillationStep
 from mmseg_adm.models.taps import find_classifier
@@ -216,10 +217,10 @@ def _running(
 def _random_batch(config: Config, model: KnowledgeDistiller) -> dict:
     height, width = config.model.data_preprocessor.size
     classes = find_classifier(model.network(model.student)).out_channels
-    size = config.train_dataloader.batch_size
+    size, channels = config.train_dataloader.batch_size, input_channels(model)
     meta = dict(img_shape=(height, width), ori_shape=(height, width))
     return dict(
-        inputs=list(torch.randint(0, 256, (size, 3, height, width), dtype=torch.uint8)),
+        inputs=list(torch.randint(0, 256, (size, channels, height, width), dtype=torch.uint8)),
         data_samples=[
             SegDataSample(
                 gt_sem_seg=PixelData(data=torch.randint(0, classes, (1, height, width))),

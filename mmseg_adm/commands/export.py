@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
         return
     onnx = export_onnx(config, args.checkpoint, args.out, args.member, args.shape)
     size = f'{args.shape[0]}x{args.shape[1]}' if args.shape else 'any size'
-    checked = ', '.join(f'{n}x3x{height}x{width}' for n, height, width in onnx.checked)
+    checked = ', '.join('x'.join(map(str, batch)) for batch in onnx.checked)
     print(f'wrote {onnx.path}: any batch, images of {size}')
     print(
         f'ONNX Runtime and PyTorch differ by {onnx.difference:.1e} at most, of logits up to '

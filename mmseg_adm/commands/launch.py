@@ -21,9 +21,7 @@ from mmseg_adm.checkpoint import (
     trust_checkpoints,
 )
 from mmseg_adm.config import (
-    check_metrics,
-    check_monitored,
-    check_registered,
+    check_config,
     drop_downloads,
     read_config,
     resolve_config,
@@ -34,9 +32,6 @@ from mmseg_adm.engine.unwrap import unwrapped
 from mmseg_adm.mistakes import described
 from mmseg_adm.paths import check_folder, find_checkpoint
 from mmseg_adm.writing import write_text
-
-# What a run on a data set takes beside it and its loop.
-NEEDED = {'train': ('optim_wrapper',), 'test': ('test_evaluator',)}
 
 CHANNELS_LAST = 'mmseg_adm.ChannelsLastHook'
 
@@ -113,13 +108,7 @@ def check_run(config: Config, splits: tuple[str, ...] = ('train', 'val')) -> Non
     check_folder('the work dir', config.work_dir)
     if 'train' in splits:
         check_own_config(config)
-    for key in (f'{splits[0]}_dataloader', f'{splits[0]}_cfg', *NEEDED[splits[0]]):
-        if not config.get(key):
-            raise ValueError(f'{config.filename or "the config"} has no {key}: nothing to run')
-    check_registered(config, splits)
-    check_metrics(config, splits)
-    if 'val' in splits:
-        check_monitored(config)
+    check_config(config, splits)
     check_data_paths(config, splits)
     check_local_checkpoints(config)
 

@@ -1,8 +1,9 @@
 """Everything between a file and a config that runs: names, members, pairing, kinds."""
 
+from .checks import check_config
 from .kinds import is_average, is_bridge, is_distillation_config
 from .members import resolve_config, resolve_members
-from .monitored import check_metrics, check_monitored
+from .monitored import check_monitored
 from .names import install_config_names, read_config
 from .pairing import pair, paired_name
 from .pretrained import drop_downloads
@@ -12,7 +13,7 @@ from .schedules import POINTS, iterations_of, options_for_length
 
 __all__ = [
     'POINTS',
-    'check_metrics',
+    'check_config',
     'check_monitored',
     'check_registered',
     'drop_downloads',

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -50,6 +50,31 @@ ROOT_VARIABLES = {
 
 # Pixels along a side; less is what a broken conversion leaves.
 SMALLEST = 8
+
+
+class LabelMaps(NamedTuple):
+    """What the label maps of a data set hold.
+
+    Attributes:
+        read: How many.
+        complete: Whether these are all that there are.
+        absent: The classes that occur in none of them.
+        only: The class that all labeled pixels are of; '' if there are several, or one in all.
+        hint: What to do about it, where that can be told.
+    """
+
+    read: int
+    complete: bool = True
+    absent: tuple[str, ...] = ()
+    only: str = ''
+    hint: str = ''
+
+    def __str__(self) -> str:
+        if self.only:
+            return f"every labeled pixel of {self.read} label maps is '{self.only}'{self.hint}"
+        if self.absent:
+            return f'{_first(self.absent)} never occur in {self.read} label maps'
+        return ''
 
 
 def check_data_paths(config: Config, splits: tuple[str, ...] = ('train', 'val')) -> None:
@@ -196,15 +221,25 @@ def check_images(dataset: BaseDataset, max_samples: int) -> None:
         max_samples: How many, evenly spread over the set.
 
     Raises:
-        ValueError: If a file cannot be decoded, or an image is no picture or differs in size
-            from its labels.
+        ValueError: If a file cannot be decoded, or an image is no picture, differs in size from
+            its labels, or in its number of channels from the others.
         FileNotFoundError: If a file is missing.
     """
     load_image, load_labels = _loader(dataset, 'LoadImage'), _loader(dataset, 'LoadAnnotations')
+    first: dict[int, str] = {}
     for info in _spread_infos(dataset, max_samples):
         if load_image is None:
             return
         image = _loaded(load_image, info, 'img_path')['img']
+        # One channel is spread over the three of a preprocessor's mean.
+        if image.ndim == 3 and image.shape[2] > 1:
+            first.setdefault(image.shape[2], info['img_path'])
+        if len(first) > 1:
+            found = ' and '.join(f'{path} has {count}' for count, path in first.items())
+            raise ValueError(
+                f'images differ in their number of channels: {found}. A batch takes one: convert '
+                "them, or have them loaded alike (LoadImageFromFile, color_type='color')"
+            )
         height, width = image.shape[:2]
         if min(height, width) < SMALLEST:
             raise ValueError(f'{info["img_path"]} is {height}x{width} pixels: no picture')
@@ -218,7 +253,7 @@ def check_images(dataset: BaseDataset, max_samples: int) -> None:
             )
 
 
-def check_labels(dataset: BaseDataset, max_samples: int) -> None:
+def check_labels(dataset: BaseDataset, max_samples: int) -> LabelMaps:
     """Read label maps as training would, and check their values.
 
     Args:
@@ -232,36 +267,67 @@ def check_labels(dataset: BaseDataset, max_samples: int) -> None:
         FileNotFoundError: If a map is missing.
     """
     load = _loader(dataset, 'LoadAnnotations')
-    classes = dataset.metainfo['classes']
-    unlabelled = []
-    for info in _spread_infos(dataset, max_samples):
-        if load is None:
-            return
+    count = 0 if load is None else min(max_samples, len(dataset))
+    seen: set[int] = set()
+    for info in _spread_infos(dataset, count):
         path = info.get('seg_map_path')
         values = np.unique(_label_map(load, info))
         _check_bytes(path)
-        if values.tolist() == [dataset.ignore_index]:
-            unlabelled.append(path)
-        wrong = values[(values >= len(classes)) & (values != dataset.ignore_index)]
-        if wrong.size:
-            # As the values stand in the file, where 0 may mean "not labelled".
-            first = int(bool(dataset.reduce_zero_label))
-            hint = (
-                ''
-                if first
-                else ('. If 0 means "not labelled" in these maps, set reduce_zero_label=True')
-            )
-            raise ValueError(
-                f'{path} holds the label {int(wrong[0]) + first}, but {type(dataset).__name__} '
-                f'has classes {first} to {len(classes) - 1 + first} and ignores '
-                f'{dataset.ignore_index}{hint}'
-            )
-    if unlabelled and len(unlabelled) == min(max_samples, len(dataset)):
+        _check_range(dataset, path, values)
+        seen.update(values.tolist())
+    return _summary(dataset, count, seen) if seen else LabelMaps(0)
+
+
+def check_variety(found: Sequence[LabelMaps]) -> None:
+    """Refuse to train on maps whose labeled pixels are all of one class.
+
+    Args:
+        found: Of each data set that is trained on.
+
+    Raises:
+        ValueError: If all maps were read, and all are so.
+    """
+    only = {maps.only for maps in found}
+    if len(only) == 1 and all(maps.only and maps.complete for maps in found):
+        raise ValueError(f'{found[0]}: there is nothing to tell apart')
+
+
+def _check_range(dataset: BaseDataset, path: str | None, values: np.ndarray) -> None:
+    count = len(dataset.metainfo['classes'])
+    wrong = values[(values >= count) & (values != dataset.ignore_index)]
+    if wrong.size:
+        # As the values stand in the file, where 0 may mean "not labelled".
+        first = int(bool(dataset.reduce_zero_label))
+        hint = ''
+        if not first and wrong.tolist() == [count]:
+            hint = '. If 0 means "not labelled" in these maps, set reduce_zero_label=True'
         raise ValueError(
-            f'none of the {len(unlabelled)} label maps that were read holds a label, such as '
-            f'{unlabelled[0]}: every pixel is {dataset.ignore_index}, which is ignored. Nothing '
-            'would be learnt'
+            f'{path} holds the label {int(wrong[0]) + first}, but {type(dataset).__name__} '
+            f'has classes {first} to {count - 1 + first} and ignores {dataset.ignore_index}{hint}'
         )
+
+
+def _summary(dataset: BaseDataset, count: int, seen: set[int]) -> LabelMaps:
+    """What ``count`` maps hold whose values are ``seen``.
+
+    Raises:
+        ValueError: If no pixel of them is labeled.
+    """
+    classes, ignored = list(dataset.metainfo['classes']), dataset.ignore_index
+    labels = seen - {ignored}
+    if not labels:
+        raise ValueError(
+            f'none of the {count} label maps that were read holds a label, such as '
+            f'{dataset.get_data_info(0)["seg_map_path"]}: every pixel is {ignored}, which is '
+            'ignored. Nothing would be learnt'
+        )
+    absent = tuple(name for index, name in enumerate(classes) if index not in labels)
+    only = classes[labels.pop()] if absent and len(labels) == 1 else ''
+    hint = ''
+    if only and ignored in seen:
+        hint = f', and all others are {ignored}, which is ignored. If that stands for a class, '
+        hint += "write the class's index in its place"
+    return LabelMaps(count, count == len(dataset), absent, only, hint)
 
 
 def _check_bytes(path: str | None) -> None:
@@ -320,7 +386,7 @@ def _is_label(dataset: Any, path: Path) -> bool:
     return bool(labels) and path.name.endswith(ending) and path.is_relative_to(labels)
 
 
-def _first(names: list[str]) -> str:
+def _first(names: Sequence[str]) -> str:
     more = f' and {len(names) - NAMED} more' if len(names) > NAMED else ''
     return ', '.join(names[:NAMED]) + more
 
@@ -338,13 +404,26 @@ def _loader(dataset: BaseDataset, kind: str) -> Any:
 
 
 def _label_map(load: Any, info: dict) -> np.ndarray:
+    path = info.get('seg_map_path')
     labels = _loaded(load, info, 'seg_map_path')['gt_seg_map']
     if labels.ndim != 2:
+        hint = ''
+        if _mode(path) == 'P':
+            hint = ". It has a palette: LoadAnnotations(imdecode_backend='pillow') reads indices"
         raise ValueError(
-            f'{info["seg_map_path"]} has {labels.shape[-1]} channels, like a picture: a label map '
-            'has one, with the index of the class in each pixel'
+            f'{path} has {labels.shape[-1]} channels, like a picture: a label map has one, with '
+            f'the index of the class in each pixel{hint}'
         )
     return labels
+
+
+def _mode(path: str | None) -> str:
+    """Of a picture, as Pillow calls it; '' where it cannot tell."""
+    try:
+        with Image.open(path) as image:  # type: ignore[arg-type]
+            return image.mode
+    except (OSError, AttributeError):
+        return ''
 
 
 def _loaded(load: Any, info: dict, key: str) -> dict:

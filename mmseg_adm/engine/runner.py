@@ -146,6 +146,13 @@ class QuietRunner(Runner):
                 raise
             raise ValueError(f'{filename}: {error}') from error
 
+    def register_default_hooks(self, hooks: dict[str, Hook | dict | None] | None = None) -> None:
+        """The default hooks; ``None`` leaves one out, whether it is MMEngine's or not."""
+        # MMEngine leaves out its own ones alone.
+        super().register_default_hooks(
+            {name: Hook() if hook is None else hook for name, hook in (hooks or {}).items()}
+        )
+
     def register_hook(self, hook: Hook | dict, priority: int | str | None = None) -> None:
         """A hook."""
         kind = hook.get('type') if isinstance(hook, dict) else type(hook).__name__

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from mmseg_adm.checkpoint import drop_pretrained, member_weights, read_checkpoint
 from mmseg_adm.config import is_distillation_config
+from mmseg_adm.models.flops import input_channels
 from mmseg_adm.writing import remove_leftovers, whole_file
 
 from .plain import build_plain, cut_out, plain_meta, with_ending
@@ -46,14 +47,14 @@ class OnnxExport:
         shape: Height and width in pixels that it takes; ``None`` if it takes any.
         difference: The largest absolute difference of a logit from PyTorch's.
         largest: The largest absolute logit.
-        checked: The batches, (N, H, W), on which they were compared.
+        checked: The batches, (N, channels, H, W), on which they were compared.
     """
 
     path: Path
     shape: tuple[int, int] | None
     difference: float
     largest: float
-    checked: tuple[tuple[int, int, int], ...]
+    checked: tuple[tuple[int, int, int, int], ...]
 
 
 class Logits(nn.Module):
@@ -68,7 +69,7 @@ class Logits(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
-        """From (N, 3, H, W) to (N, classes, H, W)."""
+        """From (N, channels, H, W) to (N, classes, H, W)."""
         return self.network.encode_decode(images, [dict(img_shape=images.shape[2:])])
 
 
@@ -79,10 +80,11 @@ def export_onnx(
     member: str | None = None,
     shape: Sequence[int] | None = None,
 ) -> OnnxExport:
-    """Write a network as ONNX: ``input`` (N, 3, H, W), normalised, to ``output``, logits.
+    """Write a network as ONNX: ``input`` (N, channels, H, W), normalised, to ``output``, logits.
 
-    How images are normalised, the classes and their colours stand in the file's metadata. The
-    file only appears once ONNX Runtime computed with it what PyTorch computes.
+    The channels are those that the network reads. How images are normalised, the classes and their
+    colours stand in the file's metadata. The file only appears once ONNX Runtime computed with it
+    what PyTorch computes.
 
     Args:
         config: A distillation config, or a plain one of mmseg.
@@ -106,14 +108,17 @@ def export_onnx(
         # Tracing would find out too, in minutes.
         raise _needs_shape(network, 'the layout of its shifted windows follows from the size')
     graph = _trace(network, shape)
-    graph.model.metadata_props.update(dict([EXPORTED_BY], **_metadata(plain, content)))
+    channels = input_channels(network)
+    facts = _metadata(plain, content, channels)
+    graph.model.metadata_props.update(dict([EXPORTED_BY], **facts))
     target = with_ending(target, '.onnx')
     sizes = tuple((images, *shape) for images in (1, 3)) if shape else SEVERAL_SIZES
+    batches = tuple((count, channels, height, width) for count, height, width in sizes)
     remove_leftovers(target.parent)
     with whole_file(target) as partial:
         graph.save(partial, external_data=False)
-        difference, largest = _compare(partial, network, sizes, shape)
-    return OnnxExport(target, shape, difference, largest, sizes)
+        difference, largest = _compare(partial, network, batches, shape)
+    return OnnxExport(target, shape, difference, largest, batches)
 
 
 def _check_packages() -> None:
@@ -166,7 +171,7 @@ def _trace(network: Any, shape: tuple[int, int] | None) -> Any:
     Raises:
         ValueError: If it cannot be traced.
     """
-    images = torch.randn(BATCH, 3, *(shape or EXAMPLE))
+    images = torch.randn(BATCH, input_channels(network), *(shape or EXAMPLE))
     dynamic = {axis: torch.export.Dim.DYNAMIC for axis in AXES if shape is None or axis == 0}
     module = Logits(traceable(network)).eval()
     try:
@@ -189,7 +194,7 @@ def _trace(network: Any, shape: tuple[int, int] | None) -> Any:
 def _compare(
     path: Path,
     network: Any,
-    sizes: Sequence[tuple[int, int, int]],
+    batches: Sequence[tuple[int, int, int, int]],
     shape: tuple[int, int] | None,
 ) -> tuple[float, float]:
     """The largest difference of a logit between ONNX Runtime and PyTorch, and the largest logit.
@@ -205,9 +210,9 @@ def _compare(
     logits = Logits(network)
     generator = torch.Generator().manual_seed(0)
     difference = largest = 0.0
-    for count, height, width in sizes:
-        images = torch.randn(count, 3, height, width, generator=generator)
-        where = f'on images of {count}x3x{height}x{width}'
+    for batch in batches:
+        images = torch.randn(batch, generator=generator)
+        where = f'on images of {"x".join(map(str, batch))}'
         try:
             with torch.no_grad():
                 expected = logits(images)
@@ -254,7 +259,7 @@ def _reason(error: Exception) -> str:
     return f'{type(error).__name__}: {line[:200].rstrip(".")}'
 
 
-def _metadata(plain: Config, content: dict) -> dict[str, str]:
+def _metadata(plain: Config, content: dict, channels: int) -> dict[str, str]:
     """What stands beside the graph, as JSON: preprocessing, classes, how mmseg infers."""
     preprocessor = plain.model.get('data_preprocessor') or {}
     padding = preprocessor.get('test_cfg') or {}
@@ -262,8 +267,9 @@ def _metadata(plain: Config, content: dict) -> dict[str, str]:
     facts = {
         'mean': preprocessor.get('mean'),
         'std': preprocessor.get('std'),
-        'bgr_to_rgb': preprocessor.get('bgr_to_rgb', False),
-        'rgb_to_bgr': preprocessor.get('rgb_to_bgr', False),
+        # Other images than those of three channels mmseg leaves as they are.
+        'bgr_to_rgb': channels == 3 and preprocessor.get('bgr_to_rgb', False),
+        'rgb_to_bgr': channels == 3 and preprocessor.get('rgb_to_bgr', False),
         'size_divisor': padding.get('size_divisor'),
         'size': padding.get('size'),
         'test_cfg': plain.model.get('test_cfg'),

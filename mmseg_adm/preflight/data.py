@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch.nn.functional as F
-from mmengine.dataset import BaseDataset, pseudo_collate
+from mmengine.dataset import BaseDataset, InfiniteSampler, pseudo_collate
+from mmengine.dist import get_world_size
+from mmengine.registry import DATA_SAMPLERS
 from mmengine.structures import PixelData
 from mmengine.utils import apply_to
 from mmseg.structures import SegDataSample
@@ -18,16 +21,17 @@ from mmseg_adm.datasets.checks import (
     check_classes,
     check_images,
     check_labels,
+    check_variety,
     left_out,
     plain_datasets,
 )
-from mmseg_adm.datasets.stream import StreamDataset, StreamPosition
+from mmseg_adm.datasets.stream import StreamDataset, StreamPosition, StreamSampler
 
 from .report import Report
 
 # Of each set, decoded with their labels.
 DECODED = 8
-# Of a training step: batch statistics need two.
+# Of a training step at most: batch statistics need two.
 IMAGES = 2
 # Of an image on which gradients are tried; larger ones are scaled down to about that.
 MAX_PIXELS = 256 * 256
@@ -54,7 +58,7 @@ def check_data(
     if model is not None:
         report.check('class counts', _counts, model, everything)
     for split, each in plain.items():
-        report.check(f'{split} data', _files, each, label_maps)
+        report.check(f'{split} data', _files, each, label_maps, split, report)
         # In a training DataCheckHook says it.
         for text in filter(None, map(left_out, each if label_maps else ())):
             report.add(f'{split} data', 'warning', text)
@@ -66,15 +70,22 @@ def _counts(model: nn.Module, datasets: Sequence[BaseDataset]) -> str:
     return f'{len(datasets[0].metainfo["classes"])} in the data and in every network'
 
 
-def _files(datasets: Sequence[BaseDataset], label_maps: int) -> str:
+def _files(datasets: Sequence[BaseDataset], label_maps: int, split: str, report: Report) -> str:
+    found = []
     for dataset in datasets:
         check_images(dataset, DECODED)
-        check_labels(dataset, label_maps)
+        found.append(check_labels(dataset, label_maps))
+    if split == 'train':
+        check_variety(found)
+    for maps in found:
+        if maps.only:
+            report.add(f'{split} data', 'warning', str(maps))
     sizes = [len(dataset) for dataset in datasets]
-    maps = sum(min(label_maps, size) for size in sizes)
-    searched = f'; the values of {maps} label maps are in range' if maps else ''
+    maps_read = sum(maps.read for maps in found)
+    searched = f'; the values of {maps_read} label maps are in range' if maps_read else ''
+    absent = ''.join(f'; {maps}' for maps in found if maps.absent and not maps.only)
     images = sum(min(DECODED, size) for size in sizes)
-    return f'{images} of {sum(sizes)} images decode, with their labels{searched}'
+    return f'{images} of {sum(sizes)} images decode, with their labels{searched}{absent}'
 
 
 def _check_names(plain: Mapping[str, Sequence[BaseDataset]], report: Report) -> None:
@@ -119,16 +130,37 @@ def spread(length: int, count: int) -> list[int]:
     return [int(index) for index in np.linspace(0, length - 1, min(count, length))]
 
 
-def training_samples(dataset: Any) -> dict:
-    """A batch of ``IMAGES`` augmented training images, as a data loader would yield it.
+def smallest_batch(loader: Mapping, images: int, iterations: int | None) -> int:
+    """How many images the smallest batch of a training holds, in one process.
+
+    Args:
+        loader: The config of its data loader.
+        images: How many the data set has.
+        iterations: Of the training; ``None`` if it counts epochs.
+    """
+    size = loader.get('batch_size') or IMAGES
+    own = math.ceil(images / get_world_size())
+    ends_an_epoch = iterations is None or iterations * size >= own
+    kind = (loader.get('sampler') or {}).get('type')
+    kind = DATA_SAMPLERS.get(kind) if isinstance(kind, str) else kind
+    # The stream ends where the loop counts epochs.
+    endless = (InfiniteSampler,) if iterations is None else (InfiniteSampler, StreamSampler)
+    is_endless = inspect.isclass(kind) and issubclass(kind, endless)
+    if loader.get('drop_last') or is_endless or not ends_an_epoch:
+        return size
+    return own % size or size
+
+
+def training_samples(dataset: Any, count: int) -> dict:
+    """A batch of ``count`` augmented training images, as a data loader would yield it.
 
     Raises:
         ValueError: If the data set is empty.
     """
-    indices = spread(len(dataset), IMAGES)
+    indices = spread(len(dataset), count)
     if not indices:
         raise ValueError('the training set is empty: look at data_root and data_prefix')
-    indices = (indices * IMAGES)[:IMAGES]  # of a set of one image
+    indices = (indices * count)[:count]  # of a set of one image
     stream = isinstance(dataset, StreamDataset)
     return pseudo_collate(
         [dataset[StreamPosition(index, index) if stream else index] for index in indices]
@@ -137,9 +169,19 @@ def training_samples(dataset: Any) -> dict:
 
 def crop_of(data: dict) -> tuple[int, int]:
     """(H, W) of preprocessed images."""
+    images = _images_of(data)
+    return images.shape[-2], images.shape[-1]
+
+
+def count_of(data: dict) -> int:
+    """How many preprocessed images there are."""
+    return len(_images_of(data))
+
+
+def _images_of(data: dict) -> Tensor:
+    """(B, C, H, W), as one of the members sees them."""
     inputs = data['inputs']
-    maps = next(iter(inputs.values())) if isinstance(inputs, dict) else inputs
-    return maps.shape[-2], maps.shape[-1]
+    return next(iter(inputs.values())) if isinstance(inputs, dict) else inputs
 
 
 def reduced(data: dict) -> dict:

@@ -41,7 +41,7 @@ def describe_members(model: nn.Module, crop: tuple[int, int] | None) -> list[Mem
             role=_role(model, name, network),
             parameters=sum(parameter.numel() for parameter in network.parameters()),
             flops=None if crop is None else count_flops(network, crop),
-            preprocessing=_preprocessing(model, name),
+            preprocessing=_preprocessing(model, name, input_channels(network)),
         )
         for name, network in networks.items()
     ]
@@ -64,7 +64,7 @@ def _role(model: nn.Module, name: str, network: nn.Module) -> str:
     return 'trained' if bridged is None else f'trained, bridge on {bridged}'
 
 
-def _preprocessing(model: Any, name: str) -> str:
+def _preprocessing(model: Any, name: str, channels: int) -> str:
     preprocessor = model.data_preprocessor
     if isinstance(preprocessor, MembersDataPreprocessor):
         preprocessor = getattr(preprocessor, f'own_{name}', preprocessor.shared)
@@ -72,7 +72,8 @@ def _preprocessing(model: Any, name: str) -> str:
         return type(preprocessor).__name__
     # The two distributions spell it differently.
     names = ('_channel_conversion', 'channel_conversion')
-    swapped = any(getattr(preprocessor, each, False) for each in names)
+    # mmseg swaps those of three channels alone.
+    swapped = channels == 3 and any(getattr(preprocessor, each, False) for each in names)
     steps = ['BGR to RGB' if swapped else 'channels as loaded']
     for option in ('mean', 'std'):
         values = getattr(preprocessor, option, None)

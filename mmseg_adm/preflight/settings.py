@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from mmengine.config import Config
 
 from mmseg_adm.config import is_distillation_config
 from mmseg_adm.config.lengths import check_lengths
 from mmseg_adm.config.pairing import RUNNER_KEYS
+from mmseg_adm.paths import check_folder
 
 from .report import Report
 
@@ -32,6 +34,7 @@ def check_settings(config: Config, report: Report) -> None:
         report: Takes a line for each that is found.
     """
     report.attempt('lengths', 'failed', check_lengths, config)
+    report.attempt('folders', 'failed', _check_folders, config)
     for key in config:
         # Other names are variables of the config's text.
         near = difflib.get_close_matches(key, KNOWN_KEYS, n=1, cutoff=ALIKE)
@@ -44,6 +47,16 @@ def check_settings(config: Config, report: Report) -> None:
             text = 'there are none: the members train side by side. Set model.methods'
             report.add('methods', 'warning', text)
         _check_method_schedules(config, report)
+
+
+def _check_folders(config: Config) -> None:
+    """Refuse folders of hooks that nothing can be written into; none is made."""
+    for name, hook in (config.get('default_hooks') or {}).items():
+        folder = (hook or {}).get('out_dir')
+        # Other hooks' relative ones lie in the work dir.
+        own = name == 'checkpoint' or Path(folder or '').is_absolute()
+        if folder and own and '://' not in str(folder):
+            check_folder(f'default_hooks.{name}.out_dir', folder)
 
 
 def _check_method_schedules(config: Config, report: Report) -> None:

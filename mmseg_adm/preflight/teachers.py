@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +18,8 @@ from .data import first_difference, spread
 from .report import Report, Status
 
 IMAGES = 8
+# Among how many it looks for images of several classes: one class alone anybody can predict.
+SEARCHED = 64
 # Of the way from chance to perfect: 48 untrained networks came to at most 0.014 of it.
 MARGIN = 0.03
 
@@ -59,7 +61,20 @@ def check_teachers(model: KnowledgeDistiller, dataset: Any, report: Report) -> N
         report.add('teacher', 'warning', 'not scored: the config has no validation set')
         return
     status: Status = 'failed' if model.frozen else 'warning'
-    scores = report.attempt('teacher', status, score_teachers, model.eval(), dataset)
+    heads: list[Any] = [decode_head_of(model.network(name)) for name in checkpoints]
+    ignored = {head.ignore_index for head in heads}
+    samples = report.attempt('teacher', status, telling_samples, dataset, ignored)
+    if samples is None:
+        return
+    if len(_classes_in(samples, ignored)) < 2:
+        report.add(
+            'teacher',
+            'warning',
+            f'not scored: of {min(SEARCHED, len(dataset))} validation images, spread over the set, '
+            'none shows a second class',
+        )
+        return
+    scores = report.attempt('teacher', status, score_teachers, model.eval(), samples)
     for name, score in (scores or {}).items():
         status, verdict = 'ok', ''
         if not score.better_than_chance:
@@ -70,7 +85,7 @@ def check_teachers(model: KnowledgeDistiller, dataset: Any, report: Report) -> N
                 f'({checkpoints[name]}) trained, on these classes in this order, with this '
                 'preprocessing?'
             )
-        found = f'mIoU {100 * score.miou:.1f} on {min(IMAGES, len(dataset))} validation images, '
+        found = f'mIoU {100 * score.miou:.1f} on {len(samples)} validation images, '
         chance = f'{100 * score.chance:.1f} would be chance'
         report.add(f'score of {name}', status, found + chance + verdict)
 
@@ -81,14 +96,39 @@ def checkpoints_of(model: KnowledgeDistiller) -> dict[str, str]:
     return frozen | model.checkpoints
 
 
+def telling_samples(dataset: Any, ignored: Collection[int]) -> list[dict]:
+    """At most ``IMAGES`` samples, spread over the set; those of several classes before others.
+
+    Args:
+        dataset: Whose samples have labels.
+        ignored: Labels that are no class.
+    """
+    several: list[dict] = []
+    others: list[dict] = []
+    # The first look is at few images; where these show one class each, it goes on.
+    for index in dict.fromkeys((*spread(len(dataset), IMAGES), *spread(len(dataset), SEARCHED))):
+        sample = dataset[index]
+        found = several if len(_classes_in([sample], ignored)) > 1 else others
+        if len(found) < IMAGES:
+            found.append(sample)
+        if len(several) == IMAGES:
+            break
+    return [*several, *others][:IMAGES]
+
+
+def _classes_in(samples: Sequence[dict], ignored: Collection[int]) -> set[int]:
+    labels = [sample['data_samples'].gt_sem_seg.data.unique().tolist() for sample in samples]
+    return {label for each in labels for label in each}.difference(ignored)
+
+
 @torch.no_grad()
-def score_teachers(model: KnowledgeDistiller, dataset: Any) -> dict[str, Score]:
-    """The score of each member with a checkpoint on validation images spread over the set."""
+def score_teachers(model: KnowledgeDistiller, samples: Sequence[dict]) -> dict[str, Score]:
+    """The score of each member with a checkpoint on validation samples."""
     names = tuple(checkpoints_of(model))
     classes = {name: find_classifier(model.network(name)).out_channels for name in names}
     areas: dict[str, list[Sequence[Tensor]]] = {name: [] for name in names}
-    for index in spread(len(dataset), IMAGES):
-        predictions = model.predict_members(pseudo_collate([dataset[index]]), names)
+    for data in samples:
+        predictions = model.predict_members(pseudo_collate([data]), names)
         for name in names:
             (sample,) = predictions[name]
             head: Any = decode_head_of(model.network(name))
@@ -105,8 +145,6 @@ def score_teachers(model: KnowledgeDistiller, dataset: Any) -> dict[str, Score]:
 
 def _score(intersection: Tensor, union: Tensor, predicted: Tensor, labelled: Tensor) -> Score:
     total = labelled.sum()
-    if not total:
-        raise ValueError('no pixel of the validation images tried is labelled')
     seen = labelled > 0
     shares, true_shares = predicted / total, labelled / total
     # The same predictions, scattered: a class meets another by the product of their shares.

@@ -19,18 +19,28 @@ SCALE = 2.0**16
 Place = tuple[str, str]
 
 
+class Losses(NamedTuple):
+    """Of one training step that was tried.
+
+    Attributes:
+        values: As the model returns them, in their graph.
+        activations: Bytes that the forward pass keeps for the backward pass.
+    """
+
+    values: Mapping[str, Any]
+    activations: int
+
+
 class Step(NamedTuple):
-    """One training step that was tried.
+    """Whom the losses of a training step update.
 
     Attributes:
         terms: Every loss.
         untouched: Trainable parameters that no loss reaches, by owner.
-        activations: Bytes that the forward pass keeps for the backward pass.
     """
 
     terms: list[Term]
     untouched: dict[str, list[str]]
-    activations: int
 
 
 class SavedActivations(torch.autograd.graph.saved_tensors_hooks):
@@ -60,14 +70,14 @@ class SavedActivations(torch.autograd.graph.saved_tensors_hooks):
         return tensor
 
 
-def try_step(model: KnowledgeDistiller, data: dict, optim_wrapper: Any) -> Step:
-    """Losses of one batch and their gradients; nothing is updated.
+def try_step(model: KnowledgeDistiller, data: dict, optim_wrapper: Any) -> Losses:
+    """Losses of one batch.
 
     Every method runs at full strength, also one that starts later.
 
     Args:
         model: Not the one that will train: batch statistics move.
-        data: Preprocessed; two images or more.
+        data: Preprocessed, of as many images as the smallest batch of the training.
         optim_wrapper: Its autocast applies.
     """
     model.train()
@@ -76,7 +86,21 @@ def try_step(model: KnowledgeDistiller, data: dict, optim_wrapper: Any) -> Step:
         method.strength = 1.0
     saved = SavedActivations(model)
     with optim_wrapper.optim_context(model), saved:
-        losses = model(**data, mode='loss')
+        return Losses(model(**data, mode='loss'), saved.bytes)
+
+
+def try_backward(losses: Losses) -> None:
+    """The backward pass of a training, which sums all losses."""
+    torch.stack([total.float() for total in _totals(losses).values()]).sum().backward()
+
+
+def find_terms(model: KnowledgeDistiller, losses: Losses) -> Step:
+    """Whom each loss has a gradient for; nothing is updated.
+
+    Args:
+        model: The one that :func:`try_step` ran.
+        losses: What it found.
+    """
     owners: dict[str, nn.Module] = {**model.members, **model.methods}
     parameters = {
         (owner, path): parameter
@@ -86,13 +110,8 @@ def try_step(model: KnowledgeDistiller, data: dict, optim_wrapper: Any) -> Step:
     }
     terms = []
     reached: set[Place] = set()
-    for key, value in losses.items():
-        if 'loss' not in key:
-            continue
+    for key, total in _totals(losses).items():
         owner, name = key.split('.', 1)
-        # As MMEngine's parse_losses sums them.
-        parts = value if isinstance(value, (list, tuple)) else [value]
-        total = torch.stack([part.mean() for part in parts]).sum()
         moves = _moves(total, parameters)
         reached |= moves.keys()
         touched = {place[0] for place in moves}
@@ -104,7 +123,17 @@ def try_step(model: KnowledgeDistiller, data: dict, optim_wrapper: Any) -> Step:
     for owner, path in parameters:
         if (owner, path) not in reached:
             untouched.setdefault(owner, []).append(path)
-    return Step(terms, untouched, saved.bytes)
+    return Step(terms, untouched)
+
+
+def _totals(losses: Losses) -> dict[str, Tensor]:
+    """Every loss as one number, as MMEngine's parse_losses sums them."""
+    totals = {}
+    for key, value in losses.values.items():
+        if 'loss' in key:
+            parts = value if isinstance(value, (list, tuple)) else [value]
+            totals[key] = torch.stack([part.mean() for part in parts]).sum()
+    return totals
 
 
 def _moves(loss: Tensor, parameters: Mapping[Place, Tensor]) -> dict[Place, bool]:
@@ -126,7 +155,7 @@ def check_terms(model: KnowledgeDistiller, step: Step, report: Report) -> None:
 
     Args:
         model: The one that :func:`try_step` ran.
-        step: What it found.
+        step: What :func:`find_terms` found.
         report: Takes the lines.
     """
     before = len(report.checks)

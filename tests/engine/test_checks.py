@@ -1,3 +1,4 @@
+import re
 import shutil
 from pathlib import Path
 
@@ -10,12 +11,14 @@ from mmengine.fileio import BaseStorageBackend, register_backend
 from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 from mmseg.datasets import BaseSegDataset
+from PIL import Image
 
 from mmseg_adm.datasets.checks import (
     check_classes,
     check_data_paths,
     check_images,
     check_labels,
+    check_variety,
     left_out,
 )
 
@@ -281,10 +284,8 @@ def test_a_label_outside_the_classes_stops_the_run(split, copied, tmp_path):
     label = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     label[3, 5] = 40
     cv2.imwrite(str(path), label)
-    text = (
-        rf'{path} holds the label 40, but CityscapesDataset has classes 0 to 18 and ignores 255\. '
-        'If 0 means "not labelled" in these maps, set reduce_zero_label=True'
-    )
+    # Nothing says that 0 stands for "not labelled".
+    text = f'{path} holds the label 40, but CityscapesDataset has classes 0 to 18 and ignores 255$'
     with pytest.raises(ValueError, match=text):
         Runner.from_cfg(demo_config(copied, tmp_path / 'run')).train()
 
@@ -367,6 +368,101 @@ def test_the_label_is_named_as_it_stands_in_the_file(tmp_path):
     with pytest.raises(ValueError) as caught:
         check_labels(small_dataset(root, 'ade', classes=3, reduce_zero_label=True), 10)
     assert 'holds the label 5' in str(caught.value)
+
+
+@pytest.mark.parametrize('channels', [3, 4])
+@pytest.mark.parametrize('classes', [2, 200])
+def test_labels_that_are_colors_stop_the_run(channels, classes, tmp_path):
+    """Grey ones as well, whose values would be classes; never is there advice on values."""
+    root = draw(tmp_path, 'camvid')
+    path = root / 'annotations/train/1.png'
+    cv2.imwrite(str(path), np.full((8, 12, channels), 128, np.uint8))
+    text = rf'{path} has {channels} channels, like a picture: a label map has one, with the index '
+    for check in (check_labels, check_images):
+        with pytest.raises(ValueError, match=text) as caught:
+            check(small_dataset(root, 'camvid', classes=max(classes, 3)), 10)
+        assert 'reduce_zero_label' not in str(caught.value)
+
+
+def test_a_palette_that_is_read_as_colors(tmp_path):
+    root = draw(tmp_path, 'camvid')
+    for path in (root / 'annotations/train').iterdir():
+        image = Image.fromarray(cv2.imread(str(path), cv2.IMREAD_UNCHANGED)).convert('P')
+        image.putpalette([0, 0, 0, 200, 0, 0, 0, 200, 0])
+        image.save(path)
+    dataset = small_dataset(root, 'camvid', classes=3)
+    assert check_labels(dataset, 10).absent == ()
+    dataset.pipeline.transforms[1].imdecode_backend = 'cv2'
+    text = r"3 channels, .* It has a palette: LoadAnnotations\(imdecode_backend='pillow'\) reads"
+    with pytest.raises(ValueError, match=text):
+        check_labels(dataset, 10)
+
+
+# ----------------------------------------------------------------- classes that never occur
+
+
+def test_classes_that_never_occur_are_named(tmp_path):
+    dataset = small_dataset(draw(tmp_path, 'camvid', values=(0, 2, 2)), 'camvid', classes=6)
+    found = check_labels(dataset, 10)
+    assert (found.read, found.complete, found.only) == (3, True, '')
+    assert found.absent == ('1', '3', '4', '5')
+    assert str(found) == '1, 3, 4 and 1 more never occur in 3 label maps'
+    check_variety([found])
+    assert str(check_labels(small_dataset(tmp_path, 'camvid', classes=3), 0)) == ''
+
+
+def write_masks(root, split, foreground):
+    """Masks of a defect on nothing, in the values that image editors write."""
+    mask = np.zeros((8, 12), np.uint8)
+    mask[2:5, 3:9] = foreground
+    for path in (root / 'annotations' / split).iterdir():
+        cv2.imwrite(str(path), mask)
+
+
+def test_masks_whose_foreground_is_what_is_ignored(tmp_path):
+    root = draw(tmp_path, 'camvid')
+    write_masks(root, 'train', 255)
+    found = check_labels(small_dataset(root, 'camvid', classes=2), 10)
+    text = (
+        "every labeled pixel of 3 label maps is '0', and all others are 255, which is ignored. If "
+        "that stands for a class, write the class's index in its place"
+    )
+    assert str(found) == text
+    with pytest.raises(ValueError, match=re.escape(f'{text}: there is nothing to tell apart')):
+        check_variety([found])
+    write_masks(root, 'train', 1)
+    assert str(check_labels(small_dataset(root, 'camvid', classes=2), 10)) == ''
+
+
+def test_one_class_alone_is_refused_where_it_is_certain(tmp_path):
+    one, other = (draw(tmp_path / name, 'camvid', values=[value] * 3)
+                  for name, value in (('one', 0), ('other', 1)))  # fmt: skip
+    some = check_labels(small_dataset(one, 'camvid', classes=2), 2)
+    assert (some.only, some.complete) == ('0', False)
+    check_variety([some])
+    everything = [
+        check_labels(small_dataset(root, 'camvid', classes=2), 9) for root in (one, other)
+    ]
+    check_variety(everything)
+    with pytest.raises(ValueError, match="every labeled pixel of 3 label maps is '1': there is"):
+        check_variety(everything[1:])
+    # There is nothing to tell apart either where there is but one class.
+    check_variety([check_labels(small_dataset(one, 'camvid', classes=1), 9)])
+
+
+@pytest.mark.parametrize('split', ['train', 'val'])
+def test_a_training_says_which_classes_never_occur(split, copied, tmp_path):
+    paths = labels_of(copied, split)
+    write_labels(copied, split, [4] * len(paths))
+    runner = Runner.from_cfg(demo_config(copied, tmp_path, iters=1, train_cfg__val_begin=1000))
+    text = f"every labeled pixel of {len(paths)} label maps is 'fence'"
+    if split == 'train':
+        with pytest.raises(ValueError, match=text):
+            runner.train()
+    else:
+        runner.train()
+        (log,) = tmp_path.glob('*/*.log')
+        assert f'WARNING - Labels of the validation set: {text}' in log.read_text()
 
 
 def test_ignored_labels_pass(tmp_path):

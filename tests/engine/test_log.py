@@ -8,6 +8,7 @@ from factory import DEMO, build, demo_config, distiller_config
 from mmengine.optim import build_optim_wrapper
 from mmengine.runner import Runner
 
+from mmseg_adm.commands.train import train
 from mmseg_adm.engine import QuietRunner
 from mmseg_adm.engine.log_processor import learning_rates
 
@@ -166,3 +167,23 @@ def test_runs_of_one_second_have_a_folder_each(config, tmp_path, monkeypatch):
     folders = [QuietRunner.from_cfg(config(tmp_path)).log_dir for _ in range(3)]
     assert len(set(folders)) == 3
     assert all(len(list(Path(folder).glob(f'{Path(folder).name}.log'))) == 1 for folder in folders)
+
+
+def test_default_hooks_that_are_none_are_left_out(city, tmp_path):
+    """MMEngine leaves out its own ones alone, and asserts that the others are some."""
+    config = demo_config(city, tmp_path, iters=1, train_cfg__val_begin=1000)
+    left_out = {
+        'pictures': 'ConsensusPictureHook',
+        'preflight': 'PreflightHook',
+        'data_check': 'DataCheckHook',
+        'schedule': 'DistillScheduleHook',
+        'student_checkpoint': 'StudentCheckpointHook',
+        'checkpoint': 'CheckpointHook',
+    }
+    config.default_hooks.update(dict.fromkeys(left_out))
+    runner = train(config)
+    kinds = {type(hook).__name__ for hook in runner.hooks}
+    assert not kinds & set(left_out.values())
+    assert {'MemberPauseHook', 'LoggerHook'} <= kinds
+    assert runner.iter == 1
+    assert not list(tmp_path.glob('*.pth'))

@@ -8,9 +8,10 @@ from mmengine.dataset import pseudo_collate
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmseg_adm.engine import panel as panel_module
 from mmseg_adm.engine.hooks import consensus_picture
 from mmseg_adm.engine.hooks.consensus_picture import read_maps
-from mmseg_adm.engine.panel import draw_panel
+from mmseg_adm.engine.panel import as_rgb, draw_panel
 from mmseg_adm.export import plain_config
 
 CONFIGS = ROOT / 'configs'
@@ -143,7 +144,8 @@ def test_read_maps(kind, make_runner):
     model = runner.model
     data = pseudo_collate([runner.val_dataloader.dataset[1]])
     differ_by_place(runner)
-    labels, predictions, weights = model.observe(data, lambda step: read_maps(model, step))
+    labels, predictions, weights, ignored = model.observe(data, lambda step: read_maps(model, step))
+    assert ignored == 255
     expected = model.eval().predict_members(data, model.member_names)
     assert (labels == data['data_samples'][0].gt_sem_seg.data[0].numpy()).all()
     for name in ('student', 'teacher'):
@@ -153,6 +155,28 @@ def test_read_maps(kind, make_runner):
     assert -1 <= similarity.min() < 0 < similarity.max() <= 1
     np.testing.assert_allclose(weights['consensus weight'], similarity.clip(0), atol=1e-6)
     np.testing.assert_allclose(weights['divergence weight'], 1 - similarity.clip(0), atol=1e-6)
+
+
+def test_what_cannot_be_drawn_does_not_stop_a_training(make_runner, monkeypatch, tmp_path):
+    def fail(*_, **__):
+        raise TypeError('no picture')
+
+    monkeypatch.setattr(consensus_picture, 'draw_panel', fail)
+    runner = make_runner()
+    metrics = runner.val()
+    assert 'student/mIoU' in metrics
+    (log,) = tmp_path.glob('*/*.log')
+    assert 'WARNING - No picture of image 0: TypeError: no picture' in log.read_text()
+    assert not (tmp_path / 'pictures').exists()
+
+
+def test_labels_that_another_index_ignores(make_runner, drawn):
+    """A head's own ignore_index is what is drawn black, and what does not count."""
+    runner = make_runner()
+    runner.model.network('student').decode_head.ignore_index = 3
+    runner.val()
+    (call,) = drawn
+    assert call['ignore_index'] == 3
 
 
 # --------------------------------------------------------------------------- the panel
@@ -166,9 +190,9 @@ def count(panel, colour, tolerance=0):
     return int((distance <= tolerance).sum())
 
 
-def draw(labels, predictions, weights=None):
+def draw(labels, predictions, weights=None, palette=(RED, BLUE), **options):
     image = np.full((*labels.shape, 3), GREY, dtype=np.uint8)
-    panel = draw_panel(image, labels, predictions, weights or {}, ('a', 'b'), [RED, BLUE])
+    panel = draw_panel(image, labels, predictions, weights or {}, ('a', 'b'), palette, **options)
     assert panel.dtype == np.uint8
     return panel, count(panel, GREY)
 
@@ -198,3 +222,98 @@ def test_weights_share_one_scale(weight, colour):
     found, tile = draw(0 * ALL, {'student': ALL}, {'weight': np.full((4, 8), float(weight))})
     colour = np.asarray(colormaps['viridis'](colour)[:3]) * 255
     assert count(found, colour, tolerance=1) == pytest.approx(tile, rel=0.1)
+
+
+def test_another_ignored_label_is_black_too():
+    labels = 0 * ALL
+    labels[:, 64:] = 7
+    panel, tile = draw(labels, {'student': ALL}, ignore_index=7)
+    assert count(panel, BLACK) == pytest.approx(tile, rel=0.1)
+    assert count(panel, RED) == pytest.approx(tile / 2, rel=0.1)
+
+
+def test_black_stands_in_the_legend_where_there_is_any(monkeypatch):
+    legends = []
+    legend = panel_module.Figure.legend
+
+    def watched(self, handles, **options):
+        legends.append({each.get_label(): each.get_facecolor()[:3] for each in handles})
+        return legend(self, handles=handles, **options)
+
+    monkeypatch.setattr(panel_module.Figure, 'legend', watched)
+    draw(0 * ALL, {'student': ALL})
+    labels = 0 * ALL
+    labels[0] = 255
+    draw(labels, {'student': 0 * ALL})
+    assert [list(each) for each in legends] == [['a', 'b'], ['a', 'unlabeled']]
+    assert legends[1]['unlabeled'] == (0, 0, 0)
+
+
+def test_a_class_without_a_color_of_its_own_is_not_black():
+    panel, tile = draw(0 * ALL, {'student': ALL}, palette=[RED])
+    assert count(panel, RED) == pytest.approx(tile, rel=0.1)
+    assert count(panel, BLACK) < tile / 10
+
+
+def test_where_predictions_differ_has_a_frame():
+    """Predictions that differ everywhere are a white map on a white page."""
+    panel, tile = draw(0 * ALL, {'student': ALL, 'teacher': 0 * ALL})
+    plain, _ = draw(0 * ALL, {'student': ALL})
+    height = (tile / 2) ** 0.5
+    assert count(panel, BLACK, 99) - count(plain, BLACK, 99) > 2 * (height + 2 * height)
+
+
+@pytest.mark.parametrize(
+    ('members', 'weights', 'shape'),
+    [(1, 0, (1, 3)), (2, 0, (1, 5)), (3, 0, (2, 3)), (2, 3, (2, 4)), (3, 3, (3, 3))],
+)
+def test_no_tile_of_a_figure_is_empty(members, weights, shape, monkeypatch):
+    figures = []
+    subplots = panel_module.Figure.subplots
+
+    def watched(self, *grid, **options):
+        figures.append((self, grid))
+        return subplots(self, *grid, **options)
+
+    monkeypatch.setattr(panel_module.Figure, 'subplots', watched)
+    maps = {str(index): np.zeros((4, 8)) for index in range(weights)}
+    draw(0 * ALL, {f'member {index}': ALL for index in range(members)}, maps)
+    ((figure, grid),) = figures
+    assert grid == shape
+    rows, columns = shape
+    tiles = figure.axes[: rows * columns]
+    assert all(tile.images for tile in tiles)
+
+
+# ------------------------------------------------------------------- images of any channels
+
+
+def test_bytes_are_shown_as_they_are():
+    photo = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
+    assert (as_rgb(photo) == photo[..., ::-1]).all()
+
+
+@pytest.mark.parametrize(('channels', 'shown'), [(1, (0, 0, 0)), (2, (0, 0, 0)), (4, (2, 1, 0)),
+                                                 (5, (2, 1, 0)), (25, (2, 1, 0))])  # fmt: skip
+def test_any_number_of_channels(channels, shown):
+    image = np.random.default_rng(0).integers(0, 256, (4, 6, channels), np.uint8)
+    assert (as_rgb(image) == image[..., list(shown)]).all()
+
+
+@pytest.mark.parametrize('dtype', [np.uint16, np.int32, np.float32])
+def test_other_values_are_stretched_between_their_percentiles(dtype):
+    """Channels of 1000 to 1100 and 0 to 40000: each fills the range, its ends are cut."""
+    ramp = np.linspace(0, 1, 101)
+    image = np.stack([1000 + 100 * ramp, 40000 * ramp, 7 + 0 * ramp], axis=-1)[None].astype(dtype)
+    red, green, blue = as_rgb(image)[0].astype(int).T
+    assert (red == 0).all()
+    assert (green[:3] == 0).all()
+    assert (green[-3:] == 255).all()
+    np.testing.assert_allclose(green[2:99], 255 * (ramp[2:99] - 0.02) / 0.96, atol=0.51)
+    np.testing.assert_allclose(blue, green, atol=3)
+
+
+def test_values_that_are_not_finite_are_no_values():
+    image = np.random.default_rng(0).normal(size=(8, 8, 1)).astype(np.float32)
+    image[0, 0], image[1, 1] = np.nan, np.inf
+    assert len(np.unique(as_rgb(image))) > 30

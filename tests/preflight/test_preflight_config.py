@@ -48,8 +48,9 @@ def test_nothing_is_wrong(preflight_config, tmp_path):
     report = inspect_config(preflight_config)
     assert {check.status for check in report.checks} == {'ok'}
     assert [check.name for check in report.checks] == [
-        'schedules', 'class names', 'class counts', 'train data', 'val data', 'terms',
+        'schedules', 'class names', 'class counts', 'train data', 'val data', 'terms', 'validation',
     ]  # fmt: skip
+    assert report.checks[-1].text == 'student, teacher predict a batch of 1 image'
     assert report.crop == (32, 48)
     assert not (tmp_path / 'run').exists()
 
@@ -245,7 +246,7 @@ def test_an_option_that_no_method_has(preflight_config):
 
 def test_an_optimiser_that_does_not_exist(preflight_config):
     preflight_config.optim_wrapper.optimizer.type = 'SGDD'
-    assert set(failures(preflight_config)) == {'optimizer'}
+    assert set(failures(preflight_config)) == {'config', 'optimizer'}
 
 
 def test_without_validation_a_teacher_is_not_scored(offline_config):
@@ -258,9 +259,10 @@ def test_a_plain_segmentor(preflight_config):
     plain = dict(preflight_config.model.members.student)
     plain['data_preprocessor'] = preflight_config.model.data_preprocessor
     preflight_config.model = plain
+    preflight_config.default_hooks.checkpoint.save_best = 'mIoU'
     report = inspect_config(preflight_config)
     assert [check.name for check in report.checks] == [
-        'schedules', 'class names', 'class counts', 'train data', 'val data',
+        'schedules', 'class names', 'class counts', 'train data', 'val data', 'validation',
     ]  # fmt: skip
     (member,) = report.members
     assert (member.name, member.role) == ('model', 'trained')

@@ -194,11 +194,6 @@ def test_scores():
     assert Score(0.23, 0.2).better_than_chance
 
 
-def test_labels_that_are_all_ignored():
-    with pytest.raises(ValueError, match='no pixel of the validation images tried is labelled'):
-        score_of([0, 1], [255, 255], 2)
-
-
 def test_all_tables_on_one_screen(preflight_config, capsys):
     report = inspect_config(preflight_config)
     text = as_text(report)

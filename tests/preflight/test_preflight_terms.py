@@ -5,12 +5,15 @@ import torch
 from factory import SIZE, raw_batch
 from method_cases import METHOD, VARIANTS
 from method_models import build, network
+from mmengine.dataset import DefaultSampler, InfiniteSampler
 from mmengine.optim import build_optim_wrapper
+from torch.utils.checkpoint import checkpoint
 
 from mmseg_adm.models.methods import KD
-from mmseg_adm.preflight import Report, teachers
+from mmseg_adm.preflight import Report, data, inspection, teachers
+from mmseg_adm.preflight.data import smallest_batch
 from mmseg_adm.preflight.overview import describe_methods
-from mmseg_adm.preflight.terms import check_terms, try_step
+from mmseg_adm.preflight.terms import check_terms, find_terms, try_step
 
 pytestmark = pytest.mark.core
 
@@ -34,9 +37,10 @@ def texts(report, status):
 def test_every_method_updates_whom_it_says(variant):
     model = build(variant)
     wrapper = build_optim_wrapper(model, dict(optimizer=dict(type='SGD', lr=0.1)))
-    data = model.data_preprocessor(raw_batch(), True)
+    batch = model.data_preprocessor(raw_batch(), True)
     report = Report(methods=describe_methods(model, SIZE, {}))
-    step = try_step(model, data, wrapper)
+    losses = try_step(model, batch, wrapper)
+    step = find_terms(model, losses)
     check_terms(model, step, report)
     assert report.failed == []
 
@@ -54,7 +58,7 @@ def test_every_method_updates_whom_it_says(variant):
     assert [each.partition(' ')[0] for each in method.readings] == [
         f'{member}.{point}' for member, own in reads for point in own
     ]
-    assert step.activations > 0
+    assert losses.activations > 0
 
 
 def test_a_target_that_is_not_detached(inspect, monkeypatch):
@@ -116,15 +120,105 @@ def test_parameters_without_gradient(inspect):
     assert 'find_unused_parameters=True' in text
 
 
-def test_a_step_that_cannot_be_tried_does_not_stop_the_run(inspect, monkeypatch):
+def test_a_step_that_fails_stops_the_run(inspect, monkeypatch):
     def forward(self, step):
-        raise RuntimeError('only at full size')
+        raise RuntimeError('never')
 
     monkeypatch.setattr(KD, 'forward', forward)
     report = inspect(build(dict(type='mmseg_adm.KD'), **PAIR))
-    assert report.failed == []
-    assert 'RuntimeError: only at full size' in texts(report, 'warning')
+    assert [(check.name, check.text) for check in report.failed] == [
+        (
+            'training step',
+            'RuntimeError: never. It was tried with a batch of 2 of 32x48 pixels',
+        )
+    ]
     assert report.terms == []
+    assert report.memory is None
+
+
+def test_a_step_that_fails_on_small_images_is_tried_on_full_ones(inspect, monkeypatch):
+    """A network may be made for one size alone."""
+    sizes = []
+    forward = KD.forward
+
+    def picky(self, step):
+        sizes.append(tuple(step.labels.shape))
+        if step.labels.shape[-1] < 128:
+            raise RuntimeError('only at full size')
+        return forward(self, step)
+
+    monkeypatch.setattr(KD, 'forward', picky)
+    monkeypatch.setattr(data, 'MAX_PIXELS', 64 * 64)
+    report = inspect(build(dict(type='mmseg_adm.KD'), **PAIR, data_preprocessor=dict(
+        type='SegDataPreProcessor', size=(128, 128), seg_pad_val=255)))  # fmt: skip
+    assert report.failed == []
+    # The first is for the table of methods.
+    assert sizes == [(1, 128, 128), (2, 64, 64), (2, 128, 128)]
+    assert terms_of(report)['loss_kl'].updates == ('student',)
+    assert report.memory.basis == 'what autograd saves for 2 images of 128x128'
+
+
+def test_losses_that_cannot_be_asked_one_by_one(inspect, monkeypatch):
+    """What PyTorch checkpoints has a backward pass, and no gradient of its own."""
+    forward = KD.forward
+
+    def checkpointed(self, step):
+        values = forward(self, step)
+        return {name: checkpoint(torch.square, value, use_reentrant=True)
+                for name, value in values.items()}  # fmt: skip
+
+    monkeypatch.setattr(KD, 'forward', checkpointed)
+    report = inspect(build(dict(type='mmseg_adm.KD'), **PAIR))
+    assert report.failed == []
+    assert [check.name for check in report.checks if check.status == 'warning'] == ['terms']
+    assert report.memory is not None
+
+    def unsummable(losses):
+        raise RuntimeError('no backward pass')
+
+    monkeypatch.setattr(inspection, 'try_backward', unsummable)
+    (line,) = inspect(build(dict(type='mmseg_adm.KD'), **PAIR)).failed
+    assert (line.name, line.text) == ('training step', 'RuntimeError: no backward pass')
+
+
+# ----------------------------------------------------------------------------- the batch
+
+
+@pytest.mark.parametrize(
+    ('loader', 'images', 'iterations', 'smallest'),
+    [
+        (dict(batch_size=4, sampler=dict(type='mmseg_adm.StreamSampler')), 9, 100, 4),
+        (dict(batch_size=4, sampler=dict(type='mmseg_adm.StreamSampler')), 9, None, 1),
+        (dict(batch_size=4, sampler=dict(type='InfiniteSampler')), 9, 100, 4),
+        (dict(batch_size=4, sampler=dict(type='mmengine.InfiniteSampler')), 9, 100, 4),
+        (dict(batch_size=4, sampler=dict(type=InfiniteSampler)), 9, None, 4),
+        (dict(batch_size=4, sampler=dict(type='DefaultSampler')), 9, None, 1),
+        (dict(batch_size=4, sampler=dict(type=DefaultSampler)), 9, 3, 1),
+        (dict(batch_size=4, sampler=dict(type='DefaultSampler')), 9, 2, 4),
+        (dict(batch_size=4, sampler=dict(type='DefaultSampler')), 8, None, 4),
+        (dict(batch_size=4, drop_last=True, sampler=dict(type='DefaultSampler')), 9, None, 4),
+        (dict(batch_size=1, sampler=dict(type='mmseg_adm.StreamSampler')), 9, 100, 1),
+    ],
+)
+def test_the_smallest_batch_of_a_training(loader, images, iterations, smallest):
+    assert smallest_batch(loader, images, iterations) == smallest
+
+
+@pytest.mark.parametrize('sampler', ['mmseg_adm.StreamSampler', 'DefaultSampler'])
+def test_a_batch_of_one_is_tried_as_one(sampler, inspect):
+    """Pooled to one value a channel, it has no statistics; also the last one of an epoch."""
+    settings = {'train_dataloader.sampler.type': sampler}
+    settings['train_dataloader.batch_size'] = 1 if 'Stream' in sampler else 7
+    if sampler == 'DefaultSampler':
+        settings['train_cfg.max_iters'] = 2
+    report = inspect(**settings)
+    (line,) = report.failed
+    assert line.name == 'training step'
+    assert line.text.startswith('Expected more than 1 value per channel when training, got input')
+    assert 'a batch of 1 of 32x48 pixels. Batch normalization needs a second one' in line.text
+    settings['train_dataloader.drop_last'] = True
+    if sampler == 'DefaultSampler':
+        assert inspect(**settings).failed == []
 
 
 def test_a_method_that_starts_later_is_tried_too(inspect):

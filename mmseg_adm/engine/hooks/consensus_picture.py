@@ -15,8 +15,9 @@ from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmseg_adm.engine.panel import draw_panel
+from mmseg_adm.engine.panel import as_rgb, draw_panel
 from mmseg_adm.engine.unwrap import unwrapped
+from mmseg_adm.mistakes import described
 from mmseg_adm.models.step import DistillationStep
 from mmseg_adm.registry import HOOKS
 from mmseg_adm.writing import write_bytes
@@ -28,7 +29,8 @@ class ConsensusPictureHook(Hook):
 
     Image, labels, every member's prediction, and for a method that chooses locations (ADM)
     its similarity, consensus weight and divergence weight. The panel goes to MMEngine's
-    visualizer and as ``<out_dir>/consensus_<image>_iter_<n>.png``.
+    visualizer and as ``<out_dir>/consensus_<image>_iter_<n>.png``. An image may have any number of
+    channels of any type; where none can be drawn, the log says why.
 
     Args:
         indices: Which images of the validation set.
@@ -49,33 +51,67 @@ class ConsensusPictureHook(Hook):
 
     @master_only
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
-        """Draw the panels of this iteration."""
-        model = unwrapped(runner)
+        """Draw the panels of this iteration; one that cannot be drawn is no reason to stop."""
         dataset = runner.val_dataloader.dataset
         out_dir = Path(runner.work_dir) / self.out_dir
         for index in self.indices:
-            sample = dataset[index % len(dataset)]
-            batch = pseudo_collate([sample])
-            labels, predictions, weights = model.observe(batch, partial(read_maps, model))
-            image = sample['inputs'].permute(1, 2, 0).numpy()[..., ::-1]
-            panel = draw_panel(
-                image,
-                labels,
-                predictions,
-                weights,
-                classes=dataset.metainfo['classes'],
-                palette=dataset.metainfo['palette'],
-                title=f'iteration {runner.iter}',
-            )
+            try:
+                panel = draw_sample(unwrapped(runner), dataset, index, f'iteration {runner.iter}')
+            except Exception as error:  # data sets and networks are anyone's
+                runner.logger.warning(f'No picture of image {index}: {described(error)}')
+                continue
             path = out_dir / f'consensus_{index}_iter_{runner.iter}.png'
             write_bytes(path, cv2.imencode('.png', panel[..., ::-1])[1].tobytes())
             runner.visualizer.add_image(f'consensus_{index}', panel, step=runner.iter)
 
+    def rehearse(self, model: Any, dataset: Any) -> None:
+        """Draw one panel for nobody: preflight says why none could be drawn.
+
+        Args:
+            model: A distiller; it is left as it was.
+            dataset: The validation set.
+        """
+        for index in self.indices[:1]:
+            draw_sample(model, dataset, index)
+
+
+def draw_sample(model: Any, dataset: Any, index: int, title: str = '') -> np.ndarray:
+    """The panel of one image of a data set, counted on from its beginning past its end.
+
+    Args:
+        model: A distiller.
+        dataset: Whose samples hold an image ``inputs``, (channels, H, W), and its labels.
+        index: Of the image.
+        title: Above the panel.
+
+    Returns:
+        (height, width, 3), RGB, uint8.
+    """
+    sample = dataset[index % len(dataset)]
+    labels, predictions, weights, ignore_index = model.observe(
+        pseudo_collate([sample]), partial(read_maps, model)
+    )
+    return draw_panel(
+        as_rgb(sample['inputs'].permute(1, 2, 0).numpy()),
+        labels,
+        predictions,
+        weights,
+        classes=dataset.metainfo['classes'],
+        palette=dataset.metainfo.get('palette') or (),
+        title=title,
+        ignore_index=ignore_index,
+    )
+
 
 def read_maps(
     model: Any, step: DistillationStep
-) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Labels, predictions by member and weights by name, each (H, W), of a step's first image."""
+) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray], int]:
+    """What a panel shows of a step's first image.
+
+    Returns:
+        Labels, predictions by member and weights by name, each (H, W), and the label that does not
+        count.
+    """
     labels = step.labels[0]
     predictions = {}
     for name in model.member_names:
@@ -86,4 +122,4 @@ def read_maps(
         if hasattr(method, 'maps'):
             weights.update({name: value[0].float().cpu().numpy()
                             for name, value in method.maps(step).items()})  # fmt: skip
-    return labels.cpu().numpy(), predictions, weights
+    return labels.cpu().numpy(), predictions, weights, step.ignore_index

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from torch.utils.data import Dataset
 
 from mmseg_adm.datasets.checks import (
     check_classes,
     check_images,
     check_labels,
+    check_variety,
     left_out,
     plain_datasets,
 )
@@ -24,7 +28,8 @@ IMAGES = 8
 class DataCheckHook(Hook):
     """Classes of data set and networks agree, label values are among them, and images decode.
 
-    What looks like an image and is left out of the data set is said.
+    What looks like an image and is left out of the data set is said, and which classes occur in no
+    label map that was read.
 
     Args:
         max_samples: Label maps that are read per data set, evenly spread, and of some
@@ -40,16 +45,24 @@ class DataCheckHook(Hook):
         """Check the training and the validation set.
 
         Raises:
-            ValueError: With the file and the value, or both class counts.
+            ValueError: With the file and the value, or both class counts; or if all labels that are
+                trained on are of one class.
         """
-        model = unwrapped(runner)
-        loaders = [runner.train_dataloader]
+        self._check(runner, runner.train_dataloader.dataset, trained=True)
         if runner.val_loop is not None:
-            loaders.append(runner.val_dataloader)
-        for loader in loaders:
-            for dataset in plain_datasets(loader.dataset):
-                check_classes(model, dataset)
-                check_images(dataset, min(self.max_samples, IMAGES))
-                check_labels(dataset, self.max_samples)
-                if text := left_out(dataset):
-                    runner.logger.warning(f'Images {text}')
+            self._check(runner, runner.val_dataloader.dataset, trained=False)
+
+    def _check(self, runner: Runner, whole_dataset: Dataset, trained: bool) -> None:
+        model, found = unwrapped(runner), []
+        for dataset in plain_datasets(whole_dataset):
+            check_classes(model, dataset)
+            check_images(dataset, min(self.max_samples, IMAGES))
+            found.append(maps := check_labels(dataset, self.max_samples))
+            if text := left_out(dataset):
+                runner.logger.warning(f'Images {text}')
+            if maps.absent:
+                level = logging.WARNING if maps.only else logging.INFO
+                split = 'training' if trained else 'validation'
+                runner.logger.log(level, f'Labels of the {split} set: {maps}')
+        if trained:
+            check_variety(found)

@@ -41,7 +41,12 @@ class PreflightHook(Hook):
         if runner.val_loop is not None:
             datasets['val'] = runner.val_dataloader.dataset
         report = inspect_run(
-            runner.cfg, unwrapped(runner), runner.optim_wrapper, datasets, label_maps=0
+            runner.cfg,
+            unwrapped(runner),
+            runner.optim_wrapper,
+            datasets,
+            runner.hooks,
+            label_maps=0,
         )
         runner.logger.info(f'Preflight:\n{as_text(report)}')
         everywhere = all_gather_object([f'{each.name}: {each.text}' for each in report.failed])
