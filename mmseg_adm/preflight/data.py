@@ -17,6 +17,7 @@ from mmengine.utils import apply_to
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
+from mmseg_adm.config.registered import class_of
 from mmseg_adm.datasets.checks import (
     check_classes,
     check_images,
@@ -141,8 +142,7 @@ def smallest_batch(loader: Mapping, images: int, iterations: int | None) -> int:
     size = loader.get('batch_size') or IMAGES
     own = math.ceil(images / get_world_size())
     ends_an_epoch = iterations is None or iterations * size >= own
-    kind = (loader.get('sampler') or {}).get('type')
-    kind = DATA_SAMPLERS.get(kind) if isinstance(kind, str) else kind
+    kind = class_of((loader.get('sampler') or {}).get('type'), DATA_SAMPLERS)
     # The stream ends where the loop counts epochs.
     endless = (InfiniteSampler,) if iterations is None else (InfiniteSampler, StreamSampler)
     is_endless = inspect.isclass(kind) and issubclass(kind, endless)

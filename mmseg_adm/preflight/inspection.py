@@ -18,6 +18,7 @@ from mmengine.registry import DATASETS, HOOKS, MODELS, init_default_scope
 from torch import nn
 
 from mmseg_adm.config import check_config
+from mmseg_adm.config.structure import hooks_of
 from mmseg_adm.datasets.checks import check_data_paths, plain_datasets
 from mmseg_adm.datasets.stream import seed_everything
 from mmseg_adm.mistakes import building, described
@@ -157,12 +158,9 @@ def _build_model(config: Config) -> nn.Module:
 
 def _build_hooks(config: Config) -> list[Hook]:
     """Those of this package; others may ask for a Runner's surroundings."""
-    hooks = {f'default_hooks.{name}': hook
-             for name, hook in (config.get('default_hooks') or {}).items()}  # fmt: skip
-    hooks |= {f'custom_hooks.{i}': hook for i, hook in enumerate(config.get('custom_hooks') or [])}
     built = []
-    for path, hook in hooks.items():
-        kind = (hook or {}).get('type')
+    for path, hook in hooks_of(config):
+        kind = hook.get('type')
         if str(getattr(kind, '__module__', kind)).startswith('mmseg_adm.'):
             with building(path):
                 built.append(HOOKS.build({k: v for k, v in hook.items() if k != 'priority'}))

@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmseg_adm.config import is_distillation_config
 from mmseg_adm.config.lengths import check_lengths
 from mmseg_adm.config.pairing import RUNNER_KEYS
+from mmseg_adm.config.structure import hooks_of
 from mmseg_adm.paths import check_folder
 
 from .report import Report
@@ -51,12 +52,12 @@ def check_settings(config: Config, report: Report) -> None:
 
 def _check_folders(config: Config) -> None:
     """Refuse folders of hooks that nothing can be written into; none is made."""
-    for name, hook in (config.get('default_hooks') or {}).items():
-        folder = (hook or {}).get('out_dir')
+    for path, hook in hooks_of(config):
+        folder = str(hook.get('out_dir') or '')
         # Other hooks' relative ones lie in the work dir.
-        own = name == 'checkpoint' or Path(folder or '').is_absolute()
-        if folder and own and '://' not in str(folder):
-            check_folder(f'default_hooks.{name}.out_dir', folder)
+        own = path == 'default_hooks.checkpoint' or Path(folder).is_absolute()
+        if folder and own and '://' not in folder:
+            check_folder(f'{path}.out_dir', folder)
 
 
 def _check_method_schedules(config: Config, report: Report) -> None:

@@ -7,8 +7,12 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
+from mmengine.registry import METRICS
+from mmseg.evaluation import IoUMetric
 from mmseg.structures import SegDataSample
 
+from mmseg_adm.config.registered import class_of
+from mmseg_adm.config.structure import metrics_of
 from mmseg_adm.export import plain_config
 from mmseg_adm.models import KnowledgeDistiller
 
@@ -54,7 +58,7 @@ def _predict(config: Config, model: Any, dataset: Any) -> str:
         predictions = model.predict_members(data, model.member_names)
     else:
         predictions = {'the model': model.val_step(data)}
-    if _scores_labels(config.get('val_evaluator')):
+    if _scores_labels(config):
         for name, samples in predictions.items():
             for sample in samples:
                 _check_sizes(name, sample)
@@ -78,17 +82,11 @@ def _check_sizes(name: str, sample: SegDataSample) -> None:
         )
 
 
-def _scores_labels(evaluator: Any) -> bool:
+def _scores_labels(config: Config) -> bool:
     """Whether one of mmseg's metrics compares predictions with labels."""
-    if isinstance(evaluator, (list, tuple)):
-        return any(map(_scores_labels, evaluator))
-    if not isinstance(evaluator, Mapping):
-        return False
-    if 'metrics' in evaluator:
-        return _scores_labels(evaluator['metrics'])
-    kind = evaluator.get('type')
-    name = str(getattr(kind, '__name__', kind))
-    return name.endswith('IoUMetric') and not evaluator.get('format_only')
+    metrics = [metric for _, metric in metrics_of(config, 'val') if isinstance(metric, Mapping)]
+    kinds = [class_of(each.get('type'), METRICS) for each in metrics if not each.get('format_only')]
+    return any(isinstance(kind, type) and issubclass(kind, IoUMetric) for kind in kinds)
 
 
 def check_export(config: Config) -> None:
