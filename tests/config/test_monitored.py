@@ -5,7 +5,7 @@ from mmengine.config import Config
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook
 from mmseg.evaluation import IoUMetric
 
-from mmseg_adm.config import check_metrics, check_monitored
+from mmseg_adm.config.monitored import check_metrics, check_monitored
 from mmseg_adm.config.registered import check_registered
 from mmseg_adm.engine import MembersValLoop
 
