@@ -133,7 +133,8 @@ class KnowledgeDistiller(BaseModel):
         except AttributeError as error:
             student = self.__dict__.get('student')
             # Not before it is built, nor in a view of a part of it.
-            network = dict(self._modules['members'].items()).get(student) if student else None
+            members = self._modules.get('members', {})
+            network = dict(members.items()).get(student)
             if network is None or not hasattr(network, name):
                 raise
             raise AttributeError(

@@ -84,7 +84,12 @@ def runner_of(sampler, loop=IterBasedTrainLoop, custom=False, **loop_options):
     vars(loop).update(loop_options)
     data = StreamDataset(range(5))
     return SimpleNamespace(
-        train_dataloader=DataLoader(data, **options), train_loop=loop, seed=3, epoch=4, logger=Log()
+        _randomness_cfg={},
+        train_dataloader=DataLoader(data, **options),
+        train_loop=loop,
+        seed=3,
+        epoch=4,
+        logger=Log(),
     )
 
 
