@@ -2,21 +2,11 @@ import json
 import os
 
 import pytest
-from plans import fill, line_of, shipped, tiny_plan, write_plan
+from plans import SCORES, fill, line_of, shipped, tiny_plan, write_plan
 from scipy import stats
 
 from mmseg_adm.benchmark import Results, Summary, draw_figures, markdown_table, read_plan, remarks
 from mmseg_adm.benchmark.summary import Spread
-
-SCORES = {
-    'student': {0: {'mIoU': 40.0}, 1: {'mIoU': 44.0}, 2: {'mIoU': 42.0}},
-    'teacher': {0: {'mIoU': 50.0}, 1: {'mIoU': 50.0}, 2: {'mIoU': 53.0}},
-    'dml': {
-        0: {'student/mIoU': 41.0, 'teacher/mIoU': 49.0, 'agreement': 90.0},
-        1: {'student/mIoU': 46.0, 'teacher/mIoU': 49.0, 'agreement': 91.0},
-        2: {'student/mIoU': 45.0, 'teacher/mIoU': 52.0, 'agreement': 92.0},
-    },
-}
 
 
 @pytest.fixture

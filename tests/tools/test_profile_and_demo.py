@@ -6,6 +6,9 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 
 from mmseg_adm.benchmark.profiling import comparable_configs, profile_step, use_untrained_teachers
+from mmseg_adm.commands import demo
+from mmseg_adm.commands.main import main
+from mmseg_adm.datasets import synthetic_city
 from mmseg_adm.models import KnowledgeDistiller
 
 CAMVID = {
@@ -129,3 +132,46 @@ def test_the_tool_prints_one_table(tmp_path):
     for word in ('floor', 'dml + adm', 's / step', 'memory', 'share of time', '2048'):
         assert word in done.stdout
     assert 'Init' not in done.stdout
+
+
+@pytest.fixture
+def small_demo(monkeypatch, tmp_path):
+    """The demo in this process, on few and small pictures."""
+    draw = synthetic_city.write_synthetic_city
+
+    def draw_few(root, **options):
+        return draw(root, **options | dict(num_train=4, num_val=3, size=(96, 128)))
+
+    monkeypatch.setattr(synthetic_city, 'write_synthetic_city', draw_few)
+    failing = []
+
+    def run(*words):
+        if words[0] in failing:
+            return 3
+        return main([str(word) for word in words])
+
+    monkeypatch.setattr(demo, '_run', run)
+    options = [
+        'train_cfg.max_iters=1', 'train_cfg.val_interval=1', 'train_dataloader.batch_size=2',
+        'default_hooks.checkpoint.interval=1', 'default_hooks.preflight.enabled=False',
+        *(f'{split}_dataloader.{option}' for split in ('train', 'val', 'test')
+          for option in ('num_workers=0', 'persistent_workers=False')),
+    ]  # fmt: skip
+    return lambda: command('demo', '--cfg-options', *options, cwd=tmp_path), failing
+
+
+def test_the_demo_trains_tests_and_exports(small_demo, tmp_path):
+    run, failing = small_demo
+    done = run()
+    assert done.returncode == 0, done.stderr
+    table = done.stdout[done.stdout.index('Teacher and student, trained together') :]
+    for row in ('mIoU', 'pixel accuracy', 'same prediction', 'for plain mmseg', 'pictures'):
+        assert row in table
+    assert (tmp_path / 'work_dirs' / 'demo' / 'export' / 'student.pth').is_file()
+    # Whatever ends in between ends the demo, with its status.
+    failing.append('test')
+    done = run()
+    assert done.returncode == 3
+    assert 'Teacher and student' not in done.stdout
+    failing.append('train')
+    assert run().returncode == 3
