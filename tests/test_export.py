@@ -218,6 +218,7 @@ class OwnHead(PSPHead):
 """
 
 
+@pytest.mark.slow
 def test_a_network_of_the_users_own_is_built_where_the_package_is_absent(trained, tmp_path):
     _, config, checkpoint = trained
     (tmp_path / 'own_head.py').write_text(OWN_HEAD)
@@ -312,6 +313,7 @@ def bridged(city, tmp_path_factory):
     return runner.model.eval(), config, work_dir / 'iter_1.pth'
 
 
+@pytest.mark.slow
 def test_a_bridge_is_exported_with_what_it_shares(bridged, image, tmp_path):
     model, config, checkpoint = bridged
     config.dump(tmp_path / 'config.py')

@@ -160,6 +160,7 @@ def test_what_was_exported_as_plain_exports_to_the_same(exported, tmp_path):
     assert facts[0] == facts[1]
 
 
+@pytest.mark.slow
 def test_colours_as_arrays_are_written_as_lists(tmp_path):
     config, checkpoint = saved('FCN', tmp_path)
     content = torch.load(checkpoint, weights_only=True)

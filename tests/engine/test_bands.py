@@ -18,6 +18,7 @@ from mmseg_adm.export.onnx import export_onnx
 pytestmark = pytest.mark.core
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('bands', 'dtype'),
     [(1, np.uint8), (4, np.uint16), (25, np.uint8)],
@@ -37,6 +38,7 @@ def test_a_training_passes_its_first_validation_and_checkpoint(bands, dtype, tmp
     assert 'No picture of image' not in log.read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('bands', [5])
 def test_a_graph_takes_as_many_channels_as_its_network(bands, tmp_path):
     model = network('FCNHead', RESNET | dict(in_channels=bands), num_convs=1)

@@ -180,7 +180,10 @@ SOME = (
 )
 
 
-@pytest.mark.parametrize('moment', SOME)
+@pytest.mark.parametrize('moment', [
+    pytest.param(moment, marks=[pytest.mark.slow] if 'student_' in moment else [])
+    for moment in SOME
+])  # fmt: skip
 def test_a_killed_run_ends_as_the_undisturbed_one(moment, kills, expected, city):
     (name,) = (name for name in kills.moments if moment in name)
     assert different(expected, resumed(city, kills.copies / name)) == []

@@ -35,6 +35,9 @@ CASES = {
     ),
 }
 
+# A second look at what others show.
+LONG = ('two workers', 'accumulation')
+
 
 class Interruption(Exception):
     pass
@@ -135,7 +138,9 @@ def final_state(work_dir):
     return {key: checkpoint[key] for key in kept if key in checkpoint}
 
 
-@pytest.mark.parametrize('case', CASES)
+@pytest.mark.parametrize('case', [
+    pytest.param(case, marks=[pytest.mark.slow] if case in LONG else []) for case in CASES
+])  # fmt: skip
 def test_a_resumed_run_ends_as_the_uninterrupted_one(case, make_config, uninterrupted, tmp_path):
     interval = CASES[case].get('interval', 3)
     resumed = interrupt_and_resume(
@@ -159,6 +164,7 @@ def test_what_is_compared(uninterrupted, make_config, tmp_path):
     assert any(key.startswith('averages.mean_teacher') for key in averaged['state_dict'])
 
 
+@pytest.mark.slow
 def test_workers_make_no_difference(uninterrupted):
     assert differences(uninterrupted('no workers'), uninterrupted('two workers')) == []
 

@@ -22,6 +22,8 @@ def preflight_config(city, tmp_path):
     config = demo_config(city, tmp_path / 'run', model__data_preprocessor__size=SIZE)
     config.train_dataloader.dataset.dataset.pipeline[3].crop_size = SIZE
     config.default_hooks.preflight.enabled = True
+    # What draws has tests of its own, and takes most of the time.
+    config.default_hooks.pop('pictures')
     config.param_scheduler[0].end = config.train_cfg.max_iters
     config.model.members.student = network(4, classes=CITY_CLASSES)
     config.model.members.teacher = network(8, classes=CITY_CLASSES)

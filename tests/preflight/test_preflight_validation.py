@@ -15,6 +15,13 @@ from mmseg_adm.preflight.validation import check_validation
 pytestmark = pytest.mark.core
 
 
+@pytest.fixture
+def preflight_config(preflight_config):
+    """With the hook that draws."""
+    preflight_config.default_hooks.pictures = dict(type='mmseg_adm.ConsensusPictureHook')
+    return preflight_config
+
+
 def failures(config):
     return {check.name: check.text for check in inspect_config(config).failed}
 

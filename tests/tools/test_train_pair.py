@@ -103,6 +103,7 @@ def check_run(config, student, teacher):
     assert Config.fromfile(config).model.members.teacher.backbone.type == teacher
 
 
+@pytest.mark.slow
 def test_a_student_of_convolutions_and_a_transformer(paired):
     check_run(paired, 'ResNetV1c', 'MixVisionTransformer')
     training, _ = log_of(paired.parent)
@@ -111,6 +112,7 @@ def test_a_student_of_convolutions_and_a_transformer(paired):
     assert training[1]['teacher.lr'] < 1e-8
 
 
+@pytest.mark.slow
 def test_the_written_config_runs_alone(train, paired):
     result = train(paired, '--work-dir', 'again')
     assert result.returncode == 0, result.stderr[-3000:]
