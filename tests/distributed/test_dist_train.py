@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from factory import DEMO, ROOT, demo_config
+from factory import DEMO, ROOT
 from mmengine.config import Config
 from mmengine.runner import Runner
 
@@ -79,9 +79,11 @@ def folder(tmp_path_factory, city):
 
 
 @pytest.fixture(scope='module')
-def in_one_process(folder, city):
+def in_one_process(folder):
     """Metrics of the checkpoint as one process measures them."""
-    config = demo_config(city, folder / 'one', load_from=str(folder / 'run' / 'iter_2.pth'))
+    config = Config.fromfile(folder / 'run' / DEMO.name)
+    config.load_from = str(folder / 'run' / 'iter_2.pth')
+    config.update(work_dir=str(folder / 'one'), launcher='none', model_wrapper_cfg=None)
     for name in ('pictures', 'student_checkpoint'):
         config.default_hooks.pop(name)
     return scores(Runner.from_cfg(config).test())
