@@ -12,7 +12,7 @@ from mmengine.hooks import CheckpointHook, EarlyStoppingHook
 
 from .kinds import is_average, is_distillation_config
 from .registered import class_of
-from .structure import hooks_of, listed, metrics_of
+from .structure import hooks_of, metrics_of, schedules_of
 
 # Of mmseg's IoUMetric, by what its iou_metrics asks for.
 MEANS = {
@@ -149,14 +149,9 @@ def _waiting(config: Config) -> Iterator[Waiting]:
         for base, option in ((CheckpointHook, 'save_best'), (EarlyStoppingHook, 'monitor')):
             if isinstance(kind, type) and issubclass(kind, base):
                 yield from _of_option(path, hook, option)
-    schedules = config.get('param_scheduler')
-    chains = {'param_scheduler': schedules}
-    if isinstance(schedules, Mapping) and 'type' not in schedules:
-        chains = {f'param_scheduler.{name}': chain for name, chain in schedules.items()}
-    for name, chain in chains.items():
-        for path, schedule in listed(name, chain):
-            # Those of a plateau alone have it.
-            yield from _of_option(path, schedule, 'monitor')
+    for path, schedule in schedules_of(config):
+        # Those of a plateau alone have it.
+        yield from _of_option(path, schedule, 'monitor')
 
 
 def _of_option(path: str, owner: Mapping, option: str) -> Iterator[Waiting]:

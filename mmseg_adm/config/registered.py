@@ -14,7 +14,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.registry import DefaultScope, Registry
 from torch.utils.data import DataLoader
 
-from .structure import hooks_of, listed, metrics_of
+from .structure import hooks_of, listed, metrics_of, schedules_of
 
 # Of a setting, beside the arguments of its type.
 ALWAYS = ('type', '_scope_')
@@ -208,10 +208,5 @@ def _of_optimizers(config: Config) -> Iterator[Place]:
     for path, group in groups.items():
         if isinstance(group, Mapping) and isinstance(group.get('optimizer'), Mapping):
             yield Place(f'{path}.optimizer', group['optimizer'], 'optimizer', registries.OPTIMIZERS)
-    schedules = config.get('param_scheduler')
-    chains = {'param_scheduler': schedules}
-    if isinstance(schedules, Mapping) and 'type' not in schedules:
-        chains = {f'param_scheduler.{name}': chain for name, chain in schedules.items()}
-    for name, chain in chains.items():
-        for path, schedule in listed(name, chain):
-            yield Place(path, schedule, 'parameter scheduler', registries.PARAM_SCHEDULERS)
+    for path, schedule in schedules_of(config):
+        yield Place(path, schedule, 'parameter scheduler', registries.PARAM_SCHEDULERS)

@@ -98,6 +98,15 @@ def metrics_of(config: Config, split: str) -> list[tuple[str, Any]]:
     return listed(path, given)
 
 
+def schedules_of(config: Config) -> list[tuple[str, Any]]:
+    """Paths and settings of the schedules: one, a list of them, or either by optimizer."""
+    given = config.get('param_scheduler')
+    chains = {'param_scheduler': given}
+    if isinstance(given, Mapping) and 'type' not in given:
+        chains = {f'param_scheduler.{name}': chain for name, chain in given.items()}
+    return [each for name, chain in chains.items() for each in listed(name, chain)]
+
+
 def hooks_of(config: Config) -> list[tuple[str, Any]]:
     """Paths and settings of the hooks, default ones first; without those that are left out."""
     hooks = (config.get('default_hooks') or {}).items()

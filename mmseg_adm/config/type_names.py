@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 from mmengine.config import Config
@@ -96,6 +97,7 @@ def _found(registry: Registry, name: str) -> Any:
     return registry.module_dict.get(name)
 
 
+@cache
 def _registries() -> list[Registry]:
     import mmengine.registry
     from mmseg.utils import register_all_modules

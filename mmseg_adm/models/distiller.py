@@ -190,14 +190,8 @@ class KnowledgeDistiller(BaseModel):
                 for name, method in active.items():
                     step.check_gradient(method.reads(), method.updates())
                     losses.update(_named(name, method.strength, method(step)))
-        may_pause = {name: method.may_pause() for name, method in active.items()}
-        if any(may_pause.values()) and self.training and not self.pauses_members:
-            method = next(name for name, each in may_pause.items() if each)
-            members = ', '.join(may_pause[method])
-            raise RuntimeError(
-                f"method '{method}' may pause {members}, and nobody would keep the optimizer from "
-                "it: add default_hooks=dict(member_pause=dict(type='mmseg_adm.MemberPauseHook'))"
-            )
+        if self.training and not self.pauses_members:
+            _refuse_pauses(active)
         self._keep_idle_parameters(losses, active)
         return losses
 
@@ -315,6 +309,17 @@ def _view(by_member: Any, name: str) -> Any:
     if isinstance(by_member, dict):
         return by_member[name] if name in by_member else by_member[None]
     return by_member
+
+
+def _refuse_pauses(methods: Mapping[str, Any]) -> None:
+    """Refuse methods that may pause members where no hook keeps the optimizers from them."""
+    for name, method in methods.items():
+        if members := method.may_pause():
+            raise RuntimeError(
+                f"method '{name}' may pause {', '.join(members)}, and nobody would keep the "
+                'optimizer from it: add default_hooks=dict(member_pause=dict('
+                "type='mmseg_adm.MemberPauseHook'))"
+            )
 
 
 def _named(method: str, strength: float, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
