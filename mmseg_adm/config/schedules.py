@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 
 from mmengine.config import Config, ConfigDict
+
+from .structure import schedules_of
 
 # Evaluations that a curve needs at least.
 POINTS = 8
@@ -56,7 +57,7 @@ def options_for_length(config: Config, target: int) -> dict[str, object]:
     """
     iterations = iterations_of(config)
     options: dict[str, object] = {'train_cfg.max_iters': target}
-    for path, part in _parts(config.get('param_scheduler') or [], 'param_scheduler'):
+    for path, part in schedules_of(config):
         if part.get('begin', 0) >= target:
             raise ValueError(
                 f'{path} of {config.filename} begins at iteration {part.begin}, and the training '
@@ -85,16 +86,6 @@ def options_for_length(config: Config, target: int) -> dict[str, object]:
     if saved > 0 and not checkpoint.get('by_epoch', True):
         options['default_hooks.checkpoint.interval'] = interval(saved, target)
     return options
-
-
-def _parts(schedules: dict | list, path: str) -> Iterator[tuple[str, ConfigDict]]:
-    """Every schedule with its dotted key: one, a list of them, or either by optimizer."""
-    if isinstance(schedules, dict) and 'type' in schedules:
-        yield path, schedules
-        return
-    named = schedules.items() if isinstance(schedules, dict) else enumerate(schedules)
-    for key, inner in named:
-        yield from _parts(inner, f'{path}.{key}')
 
 
 def _stretched(part: ConfigDict, iterations: int, target: int, name: str) -> ConfigDict:
