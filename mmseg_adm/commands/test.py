@@ -111,10 +111,8 @@ def only_member(config: Config, member: str) -> Config:
     config = copy.deepcopy(config)
     config.model.student = member
     config.test_cfg = dict(type='TestLoop')
-    # MMEngine keeps the visualizer of a name for the whole process.
-    config.visualizer['name'] += f'_{member}'
-    if config.visualizer.get('save_dir'):
-        config.visualizer['save_dir'] += f'/{member}'
+    if folder := (config.get('visualizer') or {}).get('save_dir'):
+        config.visualizer.save_dir = f'{folder}/{member}'
     return config
 
 

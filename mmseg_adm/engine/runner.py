@@ -39,6 +39,8 @@ FILE_ONLY = (
 
 # The name of a run's folder, as MMEngine writes it.
 STAMP = '%Y%m%d_%H%M%S'
+# Those of the runs that this process has begun.
+STAMPS: set[str] = set()
 
 
 class UnreadableSample(ValueError):
@@ -78,6 +80,7 @@ class QuietRunner(Runner):
         stamps = [claimed(Path(self.work_dir), stamp) if self.rank == 0 else stamp]
         broadcast_object_list(stamps)
         self._timestamp = stamps[0]
+        STAMPS.add(self._timestamp)
 
     def build_logger(self, *args, **kwargs) -> MMLogger:
         """MMEngine's logger; what is for the file alone does not reach the screen."""
@@ -98,7 +101,13 @@ class QuietRunner(Runner):
             return super().build_model(model)
 
     def build_visualizer(self, visualizer: Visualizer | dict | None = None) -> Visualizer:
-        """What draws."""
+        """What draws, under the run's name.
+
+        Of a name of the config's, MMEngine would give the visualizer of the process's first run,
+        which draws and logs into that one's files.
+        """
+        if isinstance(visualizer, Mapping):
+            visualizer = {**visualizer, 'name': self.experiment_name}
         with building('visualizer'):
             return super().build_visualizer(visualizer)
 
@@ -185,12 +194,18 @@ def for_the_screen(record: logging.LogRecord) -> bool:
 
 
 def claimed(folder: Path, stamp: str) -> str:
-    """``stamp``, or the next second's, whose folder in ``folder`` was not there; it is made."""
+    """``stamp``, or the next second's that is free; its folder in ``folder`` is made.
+
+    Taken is a second whose folder is there, or in which this process has begun another run: MMEngine
+    keeps logger, logged values and visualizer by their run's name, which is its config's and a stamp.
+    """
     while True:
-        try:
-            (folder / stamp).mkdir(parents=True)
-        except FileExistsError:
-            seconds = time.mktime(time.strptime(stamp, STAMP)) + 1
-            stamp = time.strftime(STAMP, time.localtime(seconds))
-        else:
-            return stamp
+        if stamp not in STAMPS:
+            try:
+                (folder / stamp).mkdir(parents=True)
+            except FileExistsError:
+                pass
+            else:
+                return stamp
+        seconds = time.mktime(time.strptime(stamp, STAMP)) + 1
+        stamp = time.strftime(STAMP, time.localtime(seconds))

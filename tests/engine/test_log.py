@@ -169,6 +169,18 @@ def test_runs_of_one_second_have_a_folder_each(config, tmp_path, monkeypatch):
     assert all(len(list(Path(folder).glob(f'{Path(folder).name}.log'))) == 1 for folder in folders)
 
 
+@pytest.mark.core
+def test_runs_of_one_second_share_nothing(config, tmp_path, monkeypatch):
+    """Neither logged values nor files, though in folders of their own they could have one name."""
+    monkeypatch.setattr('time.time', lambda: 1.7e9)
+    first, second = (QuietRunner.from_cfg(config(tmp_path / name)) for name in 'ab')
+    assert first.message_hub is not second.message_hub
+    assert first.logger is not second.logger
+    assert first.visualizer is not second.visualizer
+    first.message_hub.update_scalar('train/loss', 1.0)
+    assert 'train/loss' not in second.message_hub.log_scalars
+
+
 def test_default_hooks_that_are_none_are_left_out(city, tmp_path):
     """MMEngine leaves out its own ones alone, and asserts that the others are some."""
     config = demo_config(city, tmp_path, iters=1, train_cfg__val_begin=1000)
