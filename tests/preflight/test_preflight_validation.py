@@ -151,8 +151,9 @@ def test_a_student_whose_config_cannot_be_read_again(preflight_config):
 class Sampled:
     """A validation set of whose images only some show several classes."""
 
-    def __init__(self, size, several, telling=()):
+    def __init__(self, size, several, telling=(), labeled=True):
         self.size, self.several, self.telling = size, several, list(telling)
+        self.labeled = labeled
         self.read = []
 
     def __len__(self):
@@ -163,7 +164,8 @@ class Sampled:
         if index in self.several and self.telling:
             return self.telling[self.several.index(index)]
         labels = torch.full((1, *SIZE), 255)
-        labels[0, 0, 0] = 0
+        if self.labeled:
+            labels[0, 0, 0] = 0
         if index in self.several:
             labels[0, 0, 1] = 3
         meta = dict(img_shape=SIZE, ori_shape=SIZE)
@@ -205,12 +207,15 @@ def test_a_good_teacher_whose_first_images_are_background(offline_model, preflig
     assert 'on 8 validation images' in line.text
 
 
-@pytest.mark.parametrize('several', [[], [1]])
-def test_a_teacher_is_not_scored_where_there_is_one_class(several, offline_model):
+@pytest.mark.parametrize(
+    ('several', 'labeled'), [([], True), ([1], True), ([], False)],
+    ids=['one class', 'the second class is elsewhere', 'nothing is labeled'],
+)  # fmt: skip
+def test_a_teacher_is_not_scored_where_no_two_classes_are(several, labeled, offline_model):
     """Neither found nor missed: what everybody scores 100 % on tells nothing."""
     report = Report()
     # Index 1 of 640 is not among those that are looked at.
-    check_teachers(offline_model, Sampled(640, several), report)
+    check_teachers(offline_model, Sampled(640, several, labeled=labeled), report)
     assert report.failed == []
     assert (report.checks[-1].name, report.checks[-1].status) == ('teacher', 'warning')
     assert report.checks[-1].text == (
