@@ -14,13 +14,16 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.optim import OptimWrapperDict, build_optim_wrapper
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import HOOKS, MODELS, init_default_scope
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS as MMSEG_MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from mmseg_adm.config import is_average, is_bridge, is_distillation_config
+from mmseg_adm.config.registered import class_of
+from mmseg_adm.config.structure import hooks_of
+from mmseg_adm.engine.hooks import ChannelsLastHook
 from mmseg_adm.export import plain_config
 from mmseg_adm.mistakes import building
 from mmseg_adm.models import KnowledgeDistiller
@@ -74,7 +77,12 @@ class _FrozenReader(DistillationMethod):
         return {}
 
 
-def profile_step(config: Config, rounds: int = 10, warmup: int = 2) -> list[StepCost]:
+def profile_step(
+    config: Config,
+    rounds: int = 10,
+    warmup: int = 2,
+    beside: Mapping[str, Callable[[], None]] | None = None,
+) -> list[StepCost]:
     """Time and memory of the floor, each method, and all methods.
 
     The floor is the step of all members without methods; a bridge, which is there for its
@@ -86,6 +94,8 @@ def profile_step(config: Config, rounds: int = 10, warmup: int = 2) -> list[Step
         config: A distillation config.
         rounds: Rounds that count.
         warmup: Rounds before them that don't.
+        beside: Other steps by name, which take their turns and have rows of their own, the last
+            ones: what is compared with the distiller. Their memory is the peak alone.
 
     Raises:
         ValueError: If the config is no distillation config.
@@ -105,6 +115,8 @@ def profile_step(config: Config, rounds: int = 10, warmup: int = 2) -> list[Step
     init_default_scope(config.get('default_scope', 'mmseg'))
     with building('model'):
         model = _distiller(config)
+    if any(class_of(hook.get('type'), HOOKS) is ChannelsLastHook for _, hook in hooks_of(config)):
+        model.to(memory_format=torch.channels_last)
     names = list(model.methods)
     helpers = [name for name, member in config.model.members.items()
                if is_bridge(member or {}) or is_average(member or {})]  # fmt: skip
@@ -121,13 +133,17 @@ def profile_step(config: Config, rounds: int = 10, warmup: int = 2) -> list[Step
             model.train_step(batch, wrapper)
 
     steps = {name: partial(step, active) for name, active in variants.items()}
-    seconds = _take_turns(steps, rounds, warmup)
+    steps |= beside or {}
+    seconds = take_turns(steps, rounds, warmup)
     costs: list[StepCost] = []
-    for name, active in variants.items():
-        with _running(model, active, helpers):
-            memory = _resident_bytes(model, wrapper)
-            extra = [model.methods, *(model.network(name) for name in helpers if active)]
-            parameters = [each for module in extra for each in module.parameters()]
+    for name in steps:
+        memory, parameters = 0, []
+        if name in variants:
+            active = variants[name]
+            with _running(model, active, helpers):
+                memory = _resident_bytes(model, wrapper)
+                extra = [model.methods, *(model.network(name) for name in helpers if active)]
+                parameters = [each for module in extra for each in module.parameters()]
         memory += peak_bytes(steps[name])
         ratios = [own / floor for own, floor in zip(seconds[name], seconds['floor'], strict=True)]
         costs.append(
@@ -151,10 +167,10 @@ def _distiller(config: Config) -> KnowledgeDistiller:
     return model.to('cuda' if torch.cuda.is_available() else 'cpu').train()
 
 
-def _take_turns(
+def take_turns(
     steps: Mapping[str, Callable[[], None]], rounds: int, warmup: int
 ) -> dict[str, list[float]]:
-    """Seconds of each step in each round that counts."""
+    """Seconds of each step in each round that counts; the order turns from round to round."""
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(warmup + rounds):
         for name in list(steps)[:: 1 if turn % 2 else -1]:

@@ -1,4 +1,5 @@
 import pytest
+import torch
 from command_line import command
 from factory import DEMO, ROOT, demo_config, save_segmentor, segmentor, shrink
 from method_cases import METHODS
@@ -41,6 +42,35 @@ def test_the_floor_runs_no_method_and_each_row_its_own(tmp_path, monkeypatch):
     assert [cost.parameters for cost in costs] == [0, 0, projection, projection]
     assert costs[0].memory < costs[3].memory < 2 * costs[0].memory
     assert costs[3].memory_ratio == costs[3].memory / costs[0].memory
+
+
+def test_steps_beside_take_their_turns(tmp_path):
+    turns = []
+    config = small(tmp_path)
+    config.model.methods = dict(dml=dict(type='mmseg_adm.DML'))
+    beside = {'other': lambda: turns.append(torch.ones(2**22))}
+    *_, floor, dml, other = profile_step(config, rounds=3, warmup=1, beside=beside)
+    assert (floor.name, dml.name, other.name) == ('floor', 'dml', 'other')
+    assert len(turns) == 3 + 1 + 1  # rounds, warm-up, memory
+    assert other.memory == 4 * 2**22
+    assert other.parameters == 0
+
+
+def test_the_layout_of_the_config_is_profiled(tmp_path, monkeypatch):
+    config = small(tmp_path)
+    config.model.methods = dict(dml=dict(type='mmseg_adm.DML'))
+    config.custom_hooks = [dict(type='mmseg_adm.ChannelsLastHook')]
+    layouts = set()
+    loss = KnowledgeDistiller.loss
+
+    def watched(model, inputs, data_samples):
+        weights = [each.weight for each in model.modules() if isinstance(each, torch.nn.Conv2d)]
+        layouts.update(each.is_contiguous(memory_format=torch.channels_last) for each in weights)
+        return loss(model, inputs, data_samples)
+
+    monkeypatch.setattr(KnowledgeDistiller, 'loss', watched)
+    profile_step(config, rounds=1, warmup=0)
+    assert layouts == {True}
 
 
 def test_a_bridge_is_no_part_of_the_floor(tmp_path):
