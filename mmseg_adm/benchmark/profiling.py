@@ -30,7 +30,6 @@ from mmseg_adm.models import KnowledgeDistiller
 from mmseg_adm.models.flops import input_channels
 from mmseg_adm.models.methods import DistillationMethod
 from mmseg_adm.models.step import DistillationStep
-from mmseg_adm.models.taps import find_classifier
 
 
 @dataclass
@@ -115,15 +114,14 @@ def profile_step(
     init_default_scope(config.get('default_scope', 'mmseg'))
     with building('model'):
         model = _distiller(config)
-    if any(class_of(hook.get('type'), HOOKS) is ChannelsLastHook for _, hook in hooks_of(config)):
-        model.to(memory_format=torch.channels_last)
+    model.to(memory_format=layout_of(config))
     names = list(model.methods)
     helpers = [name for name, member in config.model.members.items()
                if is_bridge(member or {}) or is_average(member or {})]  # fmt: skip
     model.methods[READER] = _FrozenReader(tuple(model.frozen))
     with building('optim_wrapper'):
         wrapper = build_optim_wrapper(model, config.optim_wrapper)
-    batch = _random_batch(config, model)
+    batch = random_batch(config, model)
     variants = {'floor': [], **{name: [name] for name in names}}
     if len(names) > 1:
         variants[' + '.join(names)] = names
@@ -157,6 +155,12 @@ def profile_step(
             )
         )
     return costs
+
+
+def layout_of(config: Config) -> torch.memory_format:
+    """How a training would lay out the weights."""
+    kinds = [class_of(hook.get('type'), HOOKS) for _, hook in hooks_of(config)]
+    return torch.channels_last if ChannelsLastHook in kinds else torch.preserve_format
 
 
 def _distiller(config: Config) -> KnowledgeDistiller:
@@ -230,16 +234,21 @@ def _running(
             modules.update(before)
 
 
-def _random_batch(config: Config, model: KnowledgeDistiller) -> dict:
+def random_batch(config: Config, model: Any) -> dict:
+    """A batch of a config's size as its data loader would give it; labels of all classes.
+
+    Args:
+        config: Of a training.
+        model: Its distiller, or a plain segmentor.
+    """
     height, width = config.model.data_preprocessor.size
-    classes = find_classifier(model.network(model.student)).out_channels
     size, channels = config.train_dataloader.batch_size, input_channels(model)
     meta = dict(img_shape=(height, width), ori_shape=(height, width))
     return dict(
         inputs=list(torch.randint(0, 256, (size, channels, height, width), dtype=torch.uint8)),
         data_samples=[
             SegDataSample(
-                gt_sem_seg=PixelData(data=torch.randint(0, classes, (1, height, width))),
+                gt_sem_seg=PixelData(data=torch.randint(0, model.out_channels, (1, height, width))),
                 metainfo=dict(meta),
             )
             for _ in range(size)
