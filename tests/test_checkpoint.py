@@ -28,6 +28,7 @@ from mmseg_adm.checkpoint import (
     trust_checkpoints,
     weights_of,
 )
+from mmseg_adm.checkpoint.fetching import url_of
 from mmseg_adm.export import plain_config
 
 pytestmark = pytest.mark.core
@@ -494,6 +495,19 @@ def test_a_model_zoo_name_becomes_an_address(scheme, downloads):
     assert 'resnet18_v1c' in address
     assert local_path(f'{scheme}://resnet18_v1c').name == address.split('/')[-1]
     assert len(downloads) == 1
+
+
+@pytest.mark.parametrize(
+    ('name', 'address'),
+    [
+        ('https://example.org/a.pth', 'https://example.org/a.pth'),
+        ('mmcls://mobilenet_v2', '/mobilenet_v2_'),
+        ('torchvision://resnet18', '/resnet18-'),
+    ],
+)
+def test_every_model_zoo_has_addresses(name, address):
+    assert address in url_of(name)
+    assert url_of(name).startswith('https://')
 
 
 def test_an_unknown_model_zoo_name_is_named(downloads):

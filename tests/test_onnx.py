@@ -3,6 +3,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 
 import cv2
 import numpy as np
@@ -248,3 +249,58 @@ def test_other_weights_are_refused(tmp_path):
     config = Config(dict(model=NETWORKS['PSPNet']))
     with pytest.raises(ValueError, match='does not fit EncoderDecoder'):
         export_onnx(config, checkpoint, tmp_path / 'x.onnx')
+
+
+class Answers:
+    """In place of ONNX Runtime's session: answers as a wrong graph would."""
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    def run(self, names, inputs):
+        (images,) = inputs.values()
+        return [self.answer(images)]
+
+
+def failing(images):
+    raise RuntimeError('Non-zero status code returned while running Resize node')
+
+
+@pytest.mark.parametrize(
+    ('answer', 'text'),
+    [
+        (lambda images: images, None),
+        (lambda images: images[:, :1], r'its logits are \(1, 1, 4, 6\), not \(1, 3, 4, 6\)'),
+        (lambda images: images + 0.01, r'logits up to \S+ differ by 0\.01 from PyTorch'),
+        (lambda images: images * np.nan, r'logits up to \S+ differ by nan from PyTorch'),
+        (failing, r'RuntimeError: Non-zero status code returned while running Resize node'),
+    ],
+)
+@pytest.mark.parametrize('shape', [None, (4, 6)])
+def test_a_graph_is_compared_with_the_network(shape, answer, text, monkeypatch):
+    monkeypatch.setattr(onnxruntime, 'InferenceSession', lambda *args, **kwargs: Answers(answer))
+    monkeypatch.setattr(onnx, 'Logits', lambda network: lambda images: images)
+    monkeypatch.setattr(onnx, '_name', lambda network: 'ResNet with FCNHead')
+    compare = partial(onnx._compare, 'student.onnx', None, [(1, 3, 4, 6), (2, 3, 4, 6)], shape)
+    if text is None:
+        difference, largest = compare()
+        assert difference == 0 < largest
+        return
+    size = 'at 4x6: on' if shape else 'for every image size: on'
+    with pytest.raises(ValueError, match=f'{size} images of 1x3x4x6:? {text}'):
+        compare()
+
+
+@pytest.mark.parametrize(
+    ('error', 'reason'),
+    [
+        (ValueError('no size.\nthe rest'), 'ValueError: no size'),
+        (RuntimeError(''), 'RuntimeError: '),
+        (
+            ValueError('Constraints violated (_height)! For more information'),
+            'its code turns the size of the example into constants',
+        ),
+    ],
+)
+def test_the_reason_is_one_line(error, reason):
+    assert onnx._reason(error) == reason

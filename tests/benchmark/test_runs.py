@@ -1,9 +1,11 @@
 import argparse
 import json
 import re
+import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 import torch
@@ -329,3 +331,73 @@ def test_a_training_shorter_than_its_log_interval_is_named(tmp_path):
     torch.save({'state_dict': {}, 'meta': {}}, tmp_path / 'iter_2.pth')
     with pytest.raises(ValueError, match=r'no training iteration is logged in .*logger\.interval'):
         collect(tmp_path)
+
+
+@pytest.fixture
+def launcher(tmp_path):
+    with locked(tmp_path / 'work') as lock:
+        yield Launcher(tiny_plan(tmp_path), tmp_path / 'work', 1, lock)
+
+
+WAITING = [sys.executable, '-c', 'import time; time.sleep(600)']
+
+
+def test_a_training_is_ended_once_there_is_enough(launcher, tmp_path, monkeypatch):
+    monkeypatch.setattr(launch, 'PACE', 0.01)
+    answers = iter([False, False, True])
+    status, memory = launcher.execute(WAITING, tmp_path / 'log', lambda: next(answers))
+    assert status == -signal.SIGTERM
+    assert memory > 0
+    assert next(answers, None) is None
+
+
+def test_nobody_asks_of_a_training_that_has_ended(launcher, tmp_path, monkeypatch):
+    monkeypatch.setattr(launch, 'PACE', 0.01)
+    asked = []
+    command = [sys.executable, '-c', 'print("trained")']
+    status, _ = launcher.execute(command, tmp_path / 'log', lambda: asked.append(1))
+    assert status == 0
+    assert (tmp_path / 'log').read_text() == 'trained\n'
+    before = len(asked)
+    time.sleep(0.1)
+    assert len(asked) <= before + 1
+
+
+def test_a_stop_ends_what_runs_and_what_would_begin(launcher, tmp_path):
+    found = []
+    thread = threading.Thread(
+        target=lambda: found.append(launcher.execute(WAITING, tmp_path / 'log'))
+    )
+    thread.start()
+    while not launcher.trainings:
+        time.sleep(0.01)
+    launcher.stop()
+    thread.join(60)
+    found.append(launcher.execute(WAITING, tmp_path / 'log'))
+    assert [status for status, _ in found] == [-signal.SIGTERM] * 2
+    assert not launcher.trainings
+
+
+def test_a_cell_that_is_stopped_leaves_no_line(stand_in, tmp_path, monkeypatch):
+    monkeypatch.setattr(launch, '_end', lambda process: None)
+    monkeypatch.setattr(Launcher, 'execute', lambda self, command, log: (self.stop(), (-15, 1))[1])
+    plan = tiny_plan(tmp_path)
+    states = []
+    results = Results(tmp_path / 'results.jsonl')
+    run_plan(plan, results, tmp_path / 'work', report=lambda cell, state: states.append(state))
+    assert set(states) == {'running'}
+    assert not (tmp_path / 'results.jsonl').exists()
+
+
+@pytest.mark.parametrize(
+    ('error', 'kind'),
+    [(FileNotFoundError('weights'), FileNotFoundError), (KeyError('a'), ValueError)],
+)
+def test_a_cell_that_cannot_be_prepared_is_named(error, kind, tmp_path, monkeypatch):
+    def fail(*args):
+        raise error
+
+    monkeypatch.setattr(runs, 'initial_weights', fail)
+    results = Results(tmp_path / 'results.jsonl')
+    with pytest.raises(kind, match=r"^cell 'tiny/(student|teacher)': "):
+        run_plan(tiny_plan(tmp_path), results, tmp_path / 'work')

@@ -2,12 +2,12 @@ import pytest
 import torch
 from factory import ROOT, demo_config, save_segmentor, segmentor, shrink
 from mmengine.config import Config
-from mmengine.runner import Runner
 from torch import nn
 from torch.testing import assert_close
 
 from mmseg_adm.commands.launch import CHANNELS_LAST, enable_channels_last
 from mmseg_adm.commands.main import parse
+from mmseg_adm.engine import QuietRunner
 
 pytestmark = pytest.mark.core
 
@@ -18,7 +18,7 @@ def trained(city, work_dir, channels_last, width=16, **options):
         shrink(member, width)
     if channels_last:
         enable_channels_last(config)
-    runner = Runner.from_cfg(config)
+    runner = QuietRunner.from_cfg(config)
     runner.train()
     return runner
 
@@ -76,7 +76,7 @@ def test_a_frozen_member_too_and_a_resumed_run(city, tmp_path):
     for member in config.model.members.values():
         shrink(member, 16)
     enable_channels_last(config)
-    resumed = Runner.from_cfg(config)
+    resumed = QuietRunner.from_cfg(config)
     resumed.train()
     assert resumed.iter == 5
     assert {laid_out(resumed.model.network(name)) == {True} for name in ('student', 'teacher')} == {

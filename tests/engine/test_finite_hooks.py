@@ -10,10 +10,9 @@ import torch
 from factory import demo_config, differences
 from host_waits import Waits
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
 
 from mmseg_adm.checkpoint import read_checkpoint
-from mmseg_adm.engine import FiniteLossHook, FiniteWeightsHook, host_copy
+from mmseg_adm.engine import FiniteLossHook, FiniteWeightsHook, QuietRunner, host_copy
 from mmseg_adm.models.methods import ADM
 
 pytestmark = pytest.mark.core
@@ -91,7 +90,7 @@ def _cloned(value):
 
 
 def train(config):
-    runner, states = Runner.from_cfg(config), States()
+    runner, states = QuietRunner.from_cfg(config), States()
     runner.register_hook(states)
     runner.train()
     return runner, states
@@ -99,7 +98,7 @@ def train(config):
 
 def error_of(config):
     with pytest.raises(ValueError) as caught:
-        Runner.from_cfg(config).train()
+        QuietRunner.from_cfg(config).train()
     return str(caught.value)
 
 
@@ -111,7 +110,7 @@ def error_of(config):
 def test_a_training_stops_before_it_steps(value, optim_wrapper, broken_in, configure, monkeypatch):
     broken_in({4}, value)
     options = {} if optim_wrapper is None else dict(optim_wrapper=optim_wrapper)
-    runner = Runner.from_cfg(configure(**options))
+    runner = QuietRunner.from_cfg(configure(**options))
     states = States()
     runner.register_hook(states)
     with pytest.raises(ValueError) as caught:
@@ -208,7 +207,7 @@ def test_not_every_step_can_be_skipped(broken_in, configure):
 
 def test_weights_that_are_not_finite_are_no_step_to_skip(configure):
     config = configure(default_hooks__finite_loss__action='skip')
-    runner = Runner.from_cfg(config)
+    runner = QuietRunner.from_cfg(config)
     runner.register_hook(Spoil('decode_head.conv_seg.bias', iteration=3))
     with pytest.raises(ValueError, match=r'^iteration 4: skipping helps no more: the weights memb'):
         runner.train()
@@ -284,7 +283,7 @@ def waits_of(monkeypatch):
         # The optimizer's own, and what the log averages, are the same in both.
         config.default_hooks.logger.interval = 100
         config.default_hooks.checkpoint.interval = 100
-        runner, counter = Runner.from_cfg(config), WaitsOfSteps(reads)
+        runner, counter = QuietRunner.from_cfg(config), WaitsOfSteps(reads)
         runner.register_hook(counter)
         runner.register_hook(EndOfSteps(counter))
         reads.clear()
@@ -365,7 +364,7 @@ SPOILED = {
 @pytest.mark.parametrize('kind', SPOILED)
 def test_no_checkpoint_holds_what_is_not_finite(kind, configure):
     spoil, name = SPOILED[kind]
-    runner = Runner.from_cfg(configure(iters=4))
+    runner = QuietRunner.from_cfg(configure(iters=4))
     runner.register_hook(Spoil(**spoil, iteration=4))
     with pytest.raises(ValueError) as caught:
         runner.train()
@@ -377,7 +376,7 @@ def test_no_checkpoint_holds_what_is_not_finite(kind, configure):
 
 
 def test_nothing_is_validated_that_is_not_finite(configure):
-    runner = Runner.from_cfg(configure(iters=3, val_begin=1, train_cfg__val_interval=1))
+    runner = QuietRunner.from_cfg(configure(iters=3, val_begin=1, train_cfg__val_interval=1))
     runner.register_hook(Spoil(STATISTICS))
     with pytest.raises(
         ValueError, match=r'^not finite before the validation after iteration 1: mem'
@@ -387,7 +386,7 @@ def test_nothing_is_validated_that_is_not_finite(configure):
 
 def test_averaged_weights_are_looked_at(configure):
     config = configure(iters=2, custom_hooks=[dict(type='EMAHook', momentum=0.2)])
-    runner = Runner.from_cfg(config)
+    runner = QuietRunner.from_cfg(config)
     runner.register_hook(SpoilAverage(), 'LOWEST')
     config.default_hooks.checkpoint.interval = 2
     with pytest.raises(
@@ -404,7 +403,7 @@ class SpoilAverage(Hook):
 
 def test_the_step_that_made_a_weight_nan_can_be_found(configure):
     config = configure(default_hooks__finite_weights__interval=1)
-    runner = Runner.from_cfg(config)
+    runner = QuietRunner.from_cfg(config)
     runner.register_hook(Spoil(WEIGHT, iteration=3))
     text = f'^not finite after the step of iteration 3: members.student.{WEIGHT}. The last checkpoi'
     with pytest.raises(ValueError, match=text):
