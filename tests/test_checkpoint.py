@@ -21,6 +21,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from mmseg_adm.checkpoint import (
     check_state_dict,
     fetch,
+    fetching,
     is_remote,
     local_path,
     read_checkpoint,
@@ -502,12 +503,23 @@ def test_a_model_zoo_name_becomes_an_address(scheme, downloads):
     [
         ('https://example.org/a.pth', 'https://example.org/a.pth'),
         ('mmcls://mobilenet_v2', '/mobilenet_v2_'),
-        ('torchvision://resnet18', '/resnet18-'),
+        ('torchvision://resnet18', '/resnet18-5c106cde.pth'),
     ],
 )
-def test_every_model_zoo_has_addresses(name, address):
+def test_every_model_zoo_has_addresses(name, address, monkeypatch):
+    urls = {'resnet18': 'https://download.pytorch.org/models/resnet18-5c106cde.pth'}
+    monkeypatch.setattr(fetching.mmengine_checkpoint, 'get_torchvision_models', lambda: urls)
     assert address in url_of(name)
     assert url_of(name).startswith('https://')
+
+
+def test_a_model_zoo_that_cannot_be_looked_up_is_named(monkeypatch):
+    def missing():
+        raise ModuleNotFoundError("No module named 'torchvision'")
+
+    monkeypatch.setattr(fetching.mmengine_checkpoint, 'get_torchvision_models', missing)
+    with pytest.raises(ValueError, match="'torchvision://resnet18' is looked up in torchvision"):
+        url_of('torchvision://resnet18')
 
 
 def test_an_unknown_model_zoo_name_is_named(downloads):

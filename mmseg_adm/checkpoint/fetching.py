@@ -66,7 +66,7 @@ def url_of(name: str) -> str:
     """The address behind a model-zoo name such as ``open-mmlab://resnet18_v1c``.
 
     Raises:
-        ValueError: If MMEngine knows no such model.
+        ValueError: If MMEngine knows no such model, or cannot look it up.
     """
     scheme, _, model = name.partition('://')
     if scheme in ('http', 'https'):
@@ -77,7 +77,13 @@ def url_of(name: str) -> str:
     elif scheme == 'mmcls':
         urls = mmengine_checkpoint.get_mmcls_models()
     else:
-        urls = mmengine_checkpoint.get_torchvision_models()
+        try:
+            urls = mmengine_checkpoint.get_torchvision_models()
+        except ImportError as error:
+            raise ValueError(
+                f"'{name}' is looked up in torchvision, which cannot be imported ({error}): "
+                'install it, or give the path or the address of a file'
+            ) from error
     if model not in urls:
         raise ValueError(f"'{name}' is not a model that MMEngine knows")
     return urls[model]

@@ -458,6 +458,30 @@ def test_amp_is_a_dtype(cuda, dtype, model, monkeypatch):
     assert wrapper.loss_scaler.is_enabled() == cuda
 
 
+@pytest.mark.parametrize(
+    ('given', 'cuda', 'expected'),
+    [
+        (dict(optimizer=SGD), False, 'mmseg_adm.CPUAmpOptimWrapper'),
+        (dict(optimizer=SGD), True, 'AmpOptimWrapper'),
+        (dict(type='AmpOptimWrapper', dtype='bfloat16'), False, 'AmpOptimWrapper'),
+        (dict(type='mmseg_adm.CPUAmpOptimWrapper'), False, 'mmseg_adm.CPUAmpOptimWrapper'),
+    ],
+)
+def test_amp_of_a_plain_wrapper(given, cuda, expected, monkeypatch):
+    config = Config(dict(optim_wrapper=given))
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: cuda)
+    enable_amp(config)
+    assert config.optim_wrapper.type == expected
+    # What is mixed already stays as it is.
+    assert config.optim_wrapper.get('dtype') == given.get('dtype')
+
+
+def test_amp_of_a_wrapper_of_the_users():
+    config = Config(dict(optim_wrapper=dict(type='ApexOptimWrapper')))
+    with pytest.raises(ValueError, match=r'--amp needs .* OptimWrapper, got ApexOptim'):
+        enable_amp(config)
+
+
 # ------------------------------------------------------------------------------------ refusals
 
 
