@@ -1,43 +1,15 @@
-# DeepLabV3+ on EfficientNet-Lite (../efficientnet_lite.py) with ImageNet weights, CamVid at 96x128.
 _base_ = [
+    './deeplabv3plus_efficientnet-lite.py',
     '../../configs/_base_/datasets/camvid_96x128.py',
-    '../../configs/_base_/mmseg_runtime.py',
 ]
-custom_imports = dict(imports=['efficientnet_lite'])
 model = dict(
-    type='EncoderDecoder',
-    data_preprocessor=dict(
-        type='SegDataPreProcessor',
-        mean=[127.0, 127.0, 127.0],
-        std=[128.0, 128.0, 128.0],
-        bgr_to_rgb=True,
-        pad_val=0,
-        seg_pad_val=255,
-        size=_base_.crop_size,
-    ),
-    # The stem and two stages keep their ImageNet weights, and all layers their statistics.
-    backbone=dict(type='EfficientNetLite', frozen_stages=3, norm_eval=True),
+    data_preprocessor=dict(size=_base_.crop_size),
     decode_head=dict(
-        type='DepthwiseSeparableASPPHead',
-        in_index=1,
-        dilations=(1, 3, 6),
-        dropout_ratio=0.1,
         num_classes=11,
-        norm_cfg=dict(type='BN'),
-        align_corners=False,
         # Roots of median-frequency weights over the training split, of mean one over its pixels.
         loss_decode=dict(
-            type='CrossEntropyLoss',
-            class_weight=[0.87, 0.74, 3.6, 0.64, 1.64, 1.07, 3.23, 2.31, 1.46, 4.16, 4.88],
+            class_weight=[0.87, 0.74, 3.6, 0.64, 1.64, 1.07, 3.23, 2.31, 1.46, 4.16, 4.88]
         ),
     ),
-    train_cfg=dict(),
-    test_cfg=dict(mode='whole'),
 )
 train_dataloader = dict(batch_size=4)
-optim_wrapper = dict(
-    type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.01, fused=True)
-)
-param_scheduler = [dict(type='PolyLR', eta_min=1e-5, power=0.9, begin=0, end=5000, by_epoch=False)]
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=5000, val_interval=625)
-custom_hooks = [dict(type='mmseg_adm.ChannelsLastHook')]

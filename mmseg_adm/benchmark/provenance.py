@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import platform
 import subprocess
 import sys
@@ -20,6 +21,9 @@ from mmseg_adm.stack import installed_versions
 PACKAGE = Path(__file__).resolve().parents[1]
 # Of the checkout, if this is one.
 ROOT = PACKAGE.parent
+# Names the commit of a copy that travels without its history, as ``git describe --always --dirty``
+# does.
+COMMIT = 'MMSEG_ADM_COMMIT'
 # Sums on a GPU are taken in another order each time; on a CPU, in one thread, they are not.
 GPU_TOLERANCE = 1e-3
 CPU, GPU = 'cpu: ', 'gpu: '
@@ -55,19 +59,21 @@ def device_name() -> str:
 
 
 def commit_of(folder: Path) -> str:
-    """The commit that is checked out there; empty if nothing is."""
-    return (_git(folder, 'rev-parse', '--short=12', 'HEAD') or '').strip()
+    """The commit that is checked out there, or was copied; empty if nothing is known."""
+    return (_git(folder, 'rev-parse', '--short=12', 'HEAD') or os.environ.get(COMMIT, '')).strip()
 
 
 def package_commit() -> str:
     """The package's commit, or the version of one that is installed without its history."""
     # An environment may lie inside the repository of somebody else.
-    found = commit_of(ROOT) if (ROOT / '.git').exists() else ''
+    found = commit_of(ROOT) if (ROOT / '.git').exists() else os.environ.get(COMMIT)
     return found or f'mmseg_adm {__version__}'
 
 
 def changed_files(folder: Path, written: Iterable[Path]) -> list[str]:
     """What differs from the commits: Python files of the package, of its configs, of a plan.
+
+    Of a copy without its history it is not known which, but whether any.
 
     Args:
         folder: The plan's.
@@ -76,6 +82,8 @@ def changed_files(folder: Path, written: Iterable[Path]) -> list[str]:
     changed = _changes(folder, '*.py')
     if (ROOT / '.git').exists():
         changed |= _changes(ROOT, 'mmseg_adm/*.py', 'configs/*.py')
+    if not changed and os.environ.get(COMMIT, '').endswith('-dirty'):
+        return [os.environ[COMMIT]]
     written = [path.resolve() for path in written]
     return sorted(str(path) for path in changed
                   if not any(path.is_relative_to(each) for each in written))  # fmt: skip

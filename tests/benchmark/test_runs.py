@@ -275,6 +275,18 @@ def test_without_a_checkout_the_version_is_named(tmp_path, monkeypatch):
     assert changed_files(tmp_path, ()) == []
 
 
+@pytest.mark.parametrize('changes', [False, True])
+def test_a_copy_without_its_history_says_what_it_is_of(changes, tmp_path, monkeypatch):
+    named = '851e1d5-dirty' if changes else '851e1d5'
+    monkeypatch.setattr(provenance_module, 'ROOT', tmp_path)
+    monkeypatch.setenv(provenance_module.COMMIT, named)
+    assert package_commit() == provenance_module.commit_of(tmp_path) == named
+    assert changed_files(tmp_path, ()) == ([named] if changes else [])
+    # Where there is a history, that counts.
+    monkeypatch.setattr(provenance_module, 'ROOT', ROOT)
+    assert re.fullmatch(r'[0-9a-f]{12}', package_commit())
+
+
 def test_changes_are_those_of_code_and_not_of_what_is_written(tmp_path, monkeypatch):
     root, own = tmp_path / 'package', tmp_path / 'own'
     for folder in (root, own):
