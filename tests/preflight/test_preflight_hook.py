@@ -166,7 +166,7 @@ def test_mixed_precision_and_groups_of_optimisers(preflight_config, logged):
     preflight_config.train_cfg.update(max_iters=1, val_begin=1000)
     preflight_config.default_hooks.checkpoint.interval = 1
     Runner.from_cfg(preflight_config).train()
-    assert 'Memory of a step, about' in logged()
+    assert 'Memory of a step, ' in logged()
     assert 'losses update whom they should' in logged()
 
 
