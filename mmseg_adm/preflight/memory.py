@@ -29,7 +29,7 @@ from .report import Memory, Report, Status
 # What PyTorch says of a channel that has one value in all, and no statistics.
 PER_CHANNEL = 'more than 1 value per channel'
 # Of activations, up to which a step is run in its real size on a CPU: a matter of seconds.
-RUN_ON_CPU = 2**30
+RUN_ON_CPU = 2**28
 # Of an image of the smaller one of two steps over that of the larger one.
 SHARE = 9 / 16
 ADVICE = (
