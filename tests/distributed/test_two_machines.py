@@ -17,6 +17,7 @@ from mmseg_adm.checkpoint import read_checkpoint
 
 pytestmark = pytest.mark.slow
 
+KEPT = [*SMALL, 'default_hooks.checkpoint.max_keep_ckpts=-1']
 LONG = [*SMALL, 'train_cfg.max_iters=100000', 'train_cfg.val_interval=100000']
 
 
@@ -30,7 +31,7 @@ class Machines:
             'CUDA_VISIBLE_DEVICES': '', 'PORT': str(free_port()), 'PYTHONPATH': str(ROOT),
         }  # fmt: skip
 
-    def train(self, machines: int, *flags: str, processes: int = 1, options=SMALL) -> list:
+    def train(self, machines: int, *flags: str, processes: int = 1, options=KEPT) -> list:
         """Start ``dist_train.sh`` on each of them; what it says is in ``said_<machine>``."""
         started = []
         for machine in range(machines):
@@ -72,9 +73,9 @@ def machines(tmp_path_factory, city):
 def trained(machines):
     """Two steps on two machines, then two on one, then two on two processes of one machine."""
     finish(machines.train(2), machines)
-    to_four = [*SMALL, 'train_cfg.max_iters=4']
+    to_four = [*KEPT, 'train_cfg.max_iters=4']
     finish(machines.train(1, '--resume', options=to_four), machines)
-    to_six = [*SMALL, 'train_cfg.max_iters=6']
+    to_six = [*KEPT, 'train_cfg.max_iters=6']
     finish(machines.train(1, '--resume', processes=2, options=to_six), machines)
     return machines
 

@@ -21,7 +21,7 @@ from mmseg_adm.preflight.memory import (
 )
 from mmseg_adm.preflight.report import Memory
 
-pytestmark = pytest.mark.core
+pytestmark = [pytest.mark.core, pytest.mark.usefixtures('measured')]
 
 GIB = 2**30
 SGD = dict(type='SGD', lr=0.1, momentum=0.9)

@@ -130,7 +130,7 @@ def test_scores():
     assert Score(0.23, 0.2).better_than_chance
 
 
-def test_all_tables_on_one_screen(preflight_config, capsys):
+def test_all_tables_on_one_screen(preflight_config, measured, capsys):
     report = inspect_config(preflight_config)
     text = as_text(report)
     for words in (

@@ -136,7 +136,7 @@ def test_a_step_that_fails_stops_the_run(inspect, monkeypatch):
     assert report.memory is None
 
 
-def test_a_step_that_fails_on_small_images_is_tried_on_full_ones(inspect, monkeypatch):
+def test_a_step_that_fails_on_small_images_is_tried_on_full_ones(inspect, measured, monkeypatch):
     """A network may be made for one size alone."""
     sizes = []
     forward = KD.forward
@@ -159,7 +159,7 @@ def test_a_step_that_fails_on_small_images_is_tried_on_full_ones(inspect, monkey
     assert report.memory.basis == 'Measured in a step of 2 images of 128x128'
 
 
-def test_losses_that_cannot_be_asked_one_by_one(inspect, monkeypatch):
+def test_losses_that_cannot_be_asked_one_by_one(inspect, measured, monkeypatch):
     """What PyTorch checkpoints has a backward pass, and no gradient of its own."""
     forward = KD.forward
 
@@ -238,7 +238,7 @@ def test_losses_that_are_maps(inspect):
     assert terms_of(report, 'student')['decode.loss_ce'].updates == ('student',)
 
 
-def test_large_images_are_scaled_down(inspect, monkeypatch):
+def test_large_images_are_scaled_down(inspect, measured, monkeypatch):
     sizes = []
     forward = KD.forward
 
