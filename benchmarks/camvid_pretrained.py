@@ -1,7 +1,7 @@
 """Does ADM help? EfficientNet-Lite networks with ImageNet weights, CamVid, rows of equal cost.
 
-Two questions. Without a teacher: one stage of ADM, or as much spent otherwise. With a trained teacher:
-ADM goes on with it, or as much is spent on the student alone. Eight seeds where something is claimed,
+Two questions. Without a teacher: one stage of ADM, or as much spent otherwise. With a trained
+teacher: ADM goes on with it, or as much is spent without. Eight seeds where something is claimed,
 three elsewhere.
 """
 

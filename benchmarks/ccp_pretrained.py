@@ -1,4 +1,4 @@
-"""The rows of camvid_pretrained.py once more, on photos of clothes (CCP): does a gain hold elsewhere?"""
+"""The rows of camvid_pretrained.py on photos of clothes (CCP): does a gain hold elsewhere?"""
 
 _base_ = './camvid_pretrained.py'
 networks = dict(

@@ -23,6 +23,7 @@ from mmengine.runner import Runner
 
 from mmseg_adm.checkpoint import read_checkpoint
 from mmseg_adm.commands.launch import enable_amp, load_config, prepare_runner
+from mmseg_adm.preflight import inspect_config
 
 pytestmark = [
     pytest.mark.gpu,
@@ -187,13 +188,25 @@ def test_a_run_with_amp_trains_validates_and_saves(city, tmp_path):
     assert list((tmp_path / 'pictures').iterdir())
 
 
-def test_nccl_launch(city, tmp_path):
+SYNC_BN = [
+    f'model.members.{member}.{part}.norm_cfg.type=SyncBN'
+    for member in ('student', 'teacher')
+    for part in ('backbone', 'decode_head')
+]
+
+
+@pytest.mark.parametrize('options', [[], SYNC_BN], ids=['BN', 'SyncBN'])
+@pytest.mark.parametrize('processes', [1, 2])
+def test_nccl_launch(processes, options, city, tmp_path):
+    """Student and teacher both train."""
+    if torch.cuda.device_count() < processes:
+        pytest.skip(f'needs {processes} CUDA devices')
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         port = probe.getsockname()[1]
     result = subprocess.run(
-        ['bash', str(ROOT / 'tools' / 'dist_train.sh'), str(DEMO), '1', '--work-dir', 'run',
-         '--cfg-options', *SMALL],
+        ['bash', str(ROOT / 'tools' / 'dist_train.sh'), str(DEMO), str(processes), '--work-dir',
+         'run', '--cfg-options', *SMALL, *options],
         cwd=tmp_path,
         env=os.environ | {
             'PYTHON': sys.executable,
@@ -210,5 +223,25 @@ def test_nccl_launch(city, tmp_path):
     assert config.launcher == 'pytorch'
     assert config.env_cfg.dist_cfg.backend == 'nccl'
     assert 'device_ids' not in config.model_wrapper_cfg
-    assert (tmp_path / 'run' / 'iter_2.pth').is_file()
+    record = read_checkpoint(tmp_path / 'run' / 'iter_2.pth')['meta']['mmseg_adm']
+    assert record['processes'] == processes
     assert (tmp_path / 'run' / 'student_iter_2.pth').is_file()
+    assert 'SyncBN is replaced' not in result.stdout + result.stderr
+
+
+def test_preflight_measures_the_step_and_refuses_a_batch_that_does_not_fit(city, tmp_path):
+    config = demo_config(city, tmp_path)
+    report = inspect_config(config)
+    assert report.failed == []
+    assert report.memory.basis.startswith('Measured in a step of 2 images')
+    # Room for about sixteen images.
+    capacity = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(8 * report.memory.total / capacity)
+    try:
+        config.train_dataloader.batch_size = 256
+        (line,) = inspect_config(config).failed
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert line.name == 'memory'
+    assert 'a step of 256 images of 96x128 ran out of memory' in line.text

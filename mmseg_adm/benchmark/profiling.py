@@ -9,11 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.optim import OptimWrapperDict, build_optim_wrapper
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import HOOKS, MODELS, init_default_scope
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS as MMSEG_MODELS
@@ -28,6 +27,7 @@ from mmseg_adm.export import plain_config
 from mmseg_adm.mistakes import building
 from mmseg_adm.models import KnowledgeDistiller
 from mmseg_adm.models.flops import input_channels
+from mmseg_adm.models.memory import peak_bytes, state_bytes, weight_bytes
 from mmseg_adm.models.methods import DistillationMethod
 from mmseg_adm.models.step import DistillationStep
 
@@ -139,7 +139,7 @@ def profile_step(
         if name in variants:
             active = variants[name]
             with _running(model, active, helpers):
-                memory = _resident_bytes(model, wrapper)
+                memory = weight_bytes(model) + state_bytes(wrapper)
                 extra = [model.methods, *(model.network(name) for name in helpers if active)]
                 parameters = [each for module in extra for each in module.parameters()]
         memory += peak_bytes(steps[name])
@@ -263,34 +263,3 @@ def _time(step: Callable[[], None]) -> float:
     step()
     synchronize()
     return time.perf_counter() - start
-
-
-def _resident_bytes(model: KnowledgeDistiller, wrapper: Any) -> int:
-    tensors = [*model.parameters(), *model.buffers()]
-    for member in model.frozen.values():
-        tensors += [*member.network.parameters(), *member.network.buffers()]
-    for each in wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]:
-        for parameter in model.parameters():
-            state = each.optimizer.state.get(parameter, {})
-            tensors += [value for value in state.values() if isinstance(value, Tensor)]
-    return sum(tensor.nbytes for tensor in tensors)
-
-
-def peak_bytes(step: Callable[[], None]) -> int:
-    """The most that one step has allocated at a time."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        step()
-        return torch.cuda.max_memory_allocated() - before
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    with torch.profiler.profile(activities=activities, profile_memory=True) as profiler:
-        step()
-    # The public events() leave out what is allocated inside an operator.
-    events = profiler.profiler.kineto_results.events()
-    allocations = [event for event in events if event.name() == '[memory]']
-    level = peak = 0
-    for event in sorted(allocations, key=lambda event: event.start_ns()):
-        level += event.nbytes()
-        peak = max(peak, level)
-    return peak

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import os
 import warnings
 
 # Regular expressions for the beginning of a warning.
@@ -32,8 +31,6 @@ def silence_third_parties() -> None:
     """Drop these messages, and no others, in this process and in those that it forks."""
     for text in WARNINGS:
         warnings.filterwarnings('ignore', message=text)
-    # The profiler's own steps, above its errors.
-    os.environ.setdefault('KINETO_LOG_LEVEL', '9')
     _filter_log()
     printed = io.StringIO()
     # What cannot be imported is for the command to say.

@@ -127,6 +127,7 @@ def train(
         TrainingFault: If data, a worker or the disk failed while it was under way.
         TrainingInterrupt: After Ctrl-C.
         TrainingTermination: After SIGTERM, once it has saved a checkpoint.
+        LostProcess: If another process of the training has died: with exit status 1.
     """
     from mmengine.dist import is_distributed
 

@@ -22,7 +22,7 @@ from .loops import MembersTestLoop, MembersValLoop
 from .metrics import ClassIoUMetric
 from .optim import CPUAmpOptimWrapper, GroupOptimWrapper, GroupOptimWrapperConstructor
 from .runner import QuietRunner, UnreadableSample
-from .training import TrainingRunner
+from .training import LostProcess, TrainingRunner
 
 __all__ = [
     'CPUAmpOptimWrapper',
@@ -38,6 +38,7 @@ __all__ = [
     'GroupOptimWrapper',
     'GroupOptimWrapperConstructor',
     'LogProcessor',
+    'LostProcess',
     'MemberPauseHook',
     'MembersTestLoop',
     'MembersValLoop',

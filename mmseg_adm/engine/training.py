@@ -7,7 +7,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from mmengine.dist import broadcast_object_list, master_only
+import torch
+from mmengine.dist import broadcast_object_list, get_world_size, master_only
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.hooks import Hook
 from torch import nn
@@ -15,9 +16,10 @@ from torch.utils.data import DataLoader
 
 from mmseg_adm.checkpoint import Newest, newest_whole, read_checkpoint
 from mmseg_adm.config.placeholders import text_of
+from mmseg_adm.mistakes import words_of
 from mmseg_adm.writing import remove_leftovers, write_text
 
-from .checkpoints import checkpoint_files
+from .checkpoints import checkpoint_files, newest_checkpoint
 from .hooks.checkpoint import CheckpointHook
 from .hooks.data_stream import DataStreamHook
 from .hooks.missed_validation import MissedValidationHook
@@ -28,6 +30,20 @@ from .runner import QuietRunner
 REPLACED = ('CheckpointHook', 'mmengine.CheckpointHook', MMEngineCheckpointHook)
 # The beginning of what PyTorch says of a worker that is gone.
 LOST_WORKER = 'DataLoader worker'
+
+
+class LostProcess(SystemExit):
+    """A training that ends because another one of its processes is gone; the log says so.
+
+    Args:
+        iteration: How many it has trained.
+        checkpoint: The newest whole one that it saved, if it had come to that.
+    """
+
+    def __init__(self, iteration: int, checkpoint: Path | None) -> None:
+        super().__init__(1)
+        self.iteration = iteration
+        self.checkpoint = checkpoint
 
 
 class TrainingRunner(QuietRunner):
@@ -73,6 +89,7 @@ class TrainingRunner(QuietRunner):
             TrainingTermination: After SIGTERM.
             UnreadableSample: If an image cannot be loaded.
             ChildProcessError: If a data worker has died.
+            LostProcess: If another process of the training has died.
         """
         if self.rank == 0:
             _clear_up(Path(self.work_dir))
@@ -90,9 +107,26 @@ class TrainingRunner(QuietRunner):
         except RuntimeError as error:
             if str(error).startswith(LOST_WORKER):
                 raise ChildProcessError(f'a data worker is lost: {error}') from None
+            if _tells_of_lost_process(error):
+                raise self._without_the_others(error) from None
             raise
         finally:
             termination.stop_listening()
+
+    def _without_the_others(self, error: RuntimeError) -> LostProcess:
+        """Say why this process ends, now: the launcher is about to end it."""
+        checkpoint = newest_checkpoint(self.cfg)
+        how = (
+            f'to go on from {checkpoint.name}, launch it again with --resume, also with another '
+            'number of processes'
+            if checkpoint
+            else 'it has saved no checkpoint yet: launch it again'
+        )
+        self.logger.error(
+            f'rank {self.rank}: another process of this training is gone, so it ends after '
+            f'iteration {self.iter}; {how} ({words_of(error)})'
+        )
+        return LostProcess(self.iter, checkpoint)
 
     def load_or_resume(self) -> None:
         """Resume from the newest whole checkpoint of the work dir; without any, start.
@@ -140,6 +174,12 @@ class TrainingRunner(QuietRunner):
         elif self._load_from is None:
             self.logger.info(f'There is no checkpoint in {folder}: starting a new training')
             self._resume = False
+
+
+def _tells_of_lost_process(error: RuntimeError) -> bool:
+    # gloo has no error of its own.
+    of_network = isinstance(error, torch.distributed.DistError) or 'gloo' in str(error)
+    return get_world_size() > 1 and of_network
 
 
 def _start_worker(initialize: Callable[[int], None] | None, worker_id: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch.nn.functional as F
 from mmengine.dataset import BaseDataset, InfiniteSampler, pseudo_collate
-from mmengine.dist import get_world_size
 from mmengine.registry import DATA_SAMPLERS
 from mmengine.structures import PixelData
 from mmengine.utils import apply_to
@@ -131,16 +131,17 @@ def spread(length: int, count: int) -> list[int]:
     return [int(index) for index in np.linspace(0, length - 1, min(count, length))]
 
 
-def smallest_batch(loader: Mapping, images: int, iterations: int | None) -> int:
+def smallest_batch(loader: Mapping, images: int, iterations: int | None, processes: int = 1) -> int:
     """How many images the smallest batch of a training holds, in one process.
 
     Args:
         loader: The config of its data loader.
         images: How many the data set has.
         iterations: Of the training; ``None`` if it counts epochs.
+        processes: Among which the images are dealt out.
     """
     size = loader.get('batch_size') or IMAGES
-    own = math.ceil(images / get_world_size())
+    own = math.ceil(images / processes)
     ends_an_epoch = iterations is None or iterations * size >= own
     kind = class_of((loader.get('sampler') or {}).get('type'), DATA_SAMPLERS)
     # The stream ends where the loop counts epochs.
@@ -184,10 +185,29 @@ def _images_of(data: dict) -> Tensor:
     return next(iter(inputs.values())) if isinstance(inputs, dict) else inputs
 
 
-def reduced(data: dict) -> dict:
-    """Preprocessed images and labels, scaled down if they are larger than ``MAX_PIXELS``."""
+def repeated(data: dict, count: int) -> dict:
+    """``count`` preprocessed images with their labels: those of ``data``, over and over."""
+
+    def taken(value: Any) -> Any:
+        if isinstance(value, dict):  # by member
+            return {name: taken(own) for name, own in value.items()}
+        indices = [index % len(value) for index in range(count)]
+        if isinstance(value, Tensor):
+            return value[indices]
+        return [copy.deepcopy(value[index]) for index in indices]
+
+    return taken(data)
+
+
+def reduced(data: dict, pixels: float | None = None) -> dict:
+    """Preprocessed images and labels, scaled down if they are larger.
+
+    Args:
+        data: What is scaled; where it is small, it is returned as it is.
+        pixels: Of an image, about; by default ``MAX_PIXELS``.
+    """
     height, width = crop_of(data)
-    scale = math.sqrt(MAX_PIXELS / (height * width))
+    scale = math.sqrt((pixels or MAX_PIXELS) / (height * width))
     if scale >= 1:
         return data
     size = tuple(max(round(side * scale / MULTIPLE), 2) * MULTIPLE for side in (height, width))

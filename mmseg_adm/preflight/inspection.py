@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.dist import all_gather_object
+from mmengine.dist import get_rank, get_world_size, is_distributed
 from mmengine.hooks import Hook
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, HOOKS, MODELS, init_default_scope
@@ -21,20 +21,20 @@ from mmseg_adm.config import check_config
 from mmseg_adm.config.structure import hooks_of
 from mmseg_adm.datasets.checks import check_data_paths, plain_datasets
 from mmseg_adm.datasets.stream import seed_everything
-from mmseg_adm.mistakes import building, described
+from mmseg_adm.mistakes import building
 from mmseg_adm.models import KnowledgeDistiller
 
 from .data import (
     IMAGES,
     check_data,
-    count_of,
     crop_of,
     reduced,
     smallest_batch,
     training_samples,
 )
-from .overview import describe_members, describe_methods, estimate_memory
-from .report import Report
+from .memory import Trial, check_machine, failure_of, measure_memory, size_of
+from .overview import describe_members, describe_methods
+from .report import Memory, Report
 from .schedules import check_schedules
 from .settings import check_settings
 from .teachers import check_recorded_classes, check_teachers
@@ -42,8 +42,6 @@ from .terms import Losses, check_terms, find_terms, try_backward, try_step
 from .validation import check_export, check_validation
 
 LABEL_MAPS = 100
-# What PyTorch says of a channel that has one value in all, and no statistics.
-PER_CHANNEL = 'more than 1 value per channel'
 
 
 def inspect_run(
@@ -66,7 +64,11 @@ def inspect_run(
     """
     report = Report()
     report.attempt('config', 'failed', check_config, config)
-    _inspect(config, model, optim_wrapper, datasets, hooks, label_maps, report)
+    processes = get_world_size()
+    with on_its_own():
+        _inspect(config, model, optim_wrapper, datasets, hooks, label_maps, report, processes)
+    if report.memory:
+        check_machine(report.memory, 'failed', report)
     return report
 
 
@@ -87,6 +89,9 @@ def inspect_config(config: Config) -> Report:
         )
         if optim_wrapper is not None:
             _inspect(config, model, optim_wrapper, datasets, hooks or [], LABEL_MAPS, report)
+            if report.memory:
+                # Where the training will run is not known.
+                check_machine(report.memory, 'warning', report)
     elif datasets:
         check_data(None, datasets, LABEL_MAPS, report)
     elif model is not None:
@@ -102,32 +107,73 @@ def _inspect(
     hooks: Sequence,
     label_maps: int,
     report: Report,
+    processes: int = 1,
 ) -> None:
     with borrowed_random_state():
-        model = copy.deepcopy(model)
+        # Together, so that the one's optimizers are those of the other.
+        model, optim_wrapper = copy.deepcopy((model, optim_wrapper))
         report.attempt('settings', 'warning', check_settings, config, report)
         report.attempt('schedules', 'warning', check_schedules, config, report)
         check_data(model, datasets, label_maps, report)
         data = report.attempt(
-            'training images', 'failed', _first_images, config, model, datasets['train']
+            'training images', 'failed', _first_images, config, model, datasets['train'], processes
         )
         report.crop = crop_of(data) if data else None
         members = report.attempt('members', 'warning', describe_members, model, report.crop)
         report.members = members or []
+        step = None
         if isinstance(model, KnowledgeDistiller):
             check_teachers(model, datasets.get('val'), report)
             for dataset in plain_datasets(datasets['train'])[:1]:
                 check_recorded_classes(model, dataset.metainfo['classes'], report)
-            # Losses sum over the processes: all of them run the step, or none.
-            everywhere = all(all_gather_object(not report.failed))
-            if data and everywhere:
-                _inspect_methods(config, model, optim_wrapper, data, report)
+            if data and not report.failed:
+                step = _inspect_methods(config, model, optim_wrapper, data, report)
             if (config.get('default_hooks') or {}).get('student_checkpoint'):
                 report.attempt('student export', 'failed', check_export, config)
         # Else the line is there that says what is wrong with its images.
         readable = all(check.name != 'val data' for check in report.failed)
         if datasets.get('val') is not None and readable:
             check_validation(config, model, datasets['val'], hooks, report)
+        # Last, because it changes the weights.
+        if data and step and not report.failed:
+            images = config.train_dataloader.get('batch_size') or IMAGES
+            report.memory = report.attempt(
+                'memory',
+                'warning',
+                _measure,
+                model,
+                optim_wrapper,
+                processes,
+                data,
+                *step,
+                images,
+                report,
+            )
+
+
+def _measure(
+    model: KnowledgeDistiller, optim_wrapper: Any, processes: int, *arguments: Any
+) -> Memory | None:
+    return measure_memory(Trial(model, optim_wrapper, processes), *arguments)
+
+
+@contextmanager
+def on_its_own() -> Iterator[None]:
+    """Have this process be the only one of its group inside the block.
+
+    Losses sum over the processes. Where one of them fails before that, the others would wait.
+    """
+    if not is_distributed():
+        yield
+        return
+    everybody = torch.distributed.group.WORLD
+    alone = torch.distributed.new_group([get_rank()], use_local_synchronization=True)
+    torch.distributed.group.WORLD = alone
+    try:
+        yield
+    finally:
+        torch.distributed.group.WORLD = everybody
+        torch.distributed.destroy_process_group(alone)
 
 
 @contextmanager
@@ -167,24 +213,24 @@ def _build_hooks(config: Config) -> list[Hook]:
     return built
 
 
-def _first_images(config: Config, model: Any, dataset: Any) -> dict:
+def _first_images(config: Config, model: Any, dataset: Any, processes: int) -> dict:
     iterations = (config.get('train_cfg') or {}).get('max_iters')
-    smallest = smallest_batch(config.train_dataloader, len(dataset), iterations)
+    smallest = smallest_batch(config.train_dataloader, len(dataset), iterations, processes)
     samples = training_samples(dataset, min(smallest, IMAGES))
     return model.data_preprocessor(samples, True)
 
 
 def _inspect_methods(
     config: Config, model: KnowledgeDistiller, optim_wrapper: Any, data: dict, report: Report
-) -> None:
-    crop = crop_of(data)
+) -> tuple[dict, int] | None:
+    """Returns the images of a step that runs, and what it keeps for its backward pass."""
     hooks = config.get('default_hooks') or {}
     schedules = (hooks.get('schedule') or {}).get('schedules') or {}
-    methods = report.attempt('maps', 'warning', describe_methods, model, crop, schedules)
+    methods = report.attempt('maps', 'warning', describe_methods, model, crop_of(data), schedules)
     report.methods = methods or []
     tried, losses = _try_step(model, data, optim_wrapper, report)
     if losses is None:
-        return
+        return None
     step = report.attempt('terms', 'warning', find_terms, model, losses)
     if step is None:
         # What cannot be asked of each loss may go well with their sum.
@@ -192,12 +238,7 @@ def _inspect_methods(
     else:
         report.terms = step.terms
         check_terms(model, step, report)
-    measured = (count_of(tried), *crop_of(tried))
-    wanted = (config.train_dataloader.get('batch_size') or IMAGES, *crop)
-    sizes = (losses.activations, measured, wanted)
-    report.memory = report.attempt(
-        'memory', 'warning', estimate_memory, model, optim_wrapper, *sizes
-    )
+    return tried, losses.activations
 
 
 def _try_step(
@@ -206,14 +247,13 @@ def _try_step(
     """Run a training step on small images; if it fails, which some networks do, on full ones.
 
     Returns:
-        The images, and their losses if there are any in every process.
+        The images, and their losses if there are any.
     """
     small = reduced(data)
     for tried in [small] if small is data else [small, data]:
         attempt = Report()
         losses = attempt.attempt('training step', 'failed', _step, model, tried, optim_wrapper)
-        # Losses sum over the processes: all of them go on, or none.
-        if all(all_gather_object(losses is not None)):
+        if losses is not None:
             return tried, losses
     report.checks += attempt.checks
     return tried, None
@@ -223,15 +263,4 @@ def _step(model: KnowledgeDistiller, data: dict, optim_wrapper: Any) -> Losses:
     try:
         return try_step(model, data, optim_wrapper)
     except Exception as error:  # networks and methods are anyone's
-        images = count_of(data)
-        advice = ''
-        if images == 1 and isinstance(error, ValueError) and PER_CHANNEL in str(error):
-            advice = (
-                '. Batch normalization needs a second one here: set train_dataloader.batch_size to '
-                '2 or more, drop_last=True where the last batch of an epoch is left with one, or '
-                "norm_cfg to another type, such as 'GN'"
-            )
-        size = 'x'.join(map(str, crop_of(data)))
-        raise ValueError(
-            f'{described(error)}. It was tried with a batch of {images} of {size} pixels{advice}'
-        ) from error
+        raise ValueError(failure_of(error, size_of(data))) from error

@@ -1,14 +1,12 @@
-"""What trains and what it takes: the networks, what each method reads of them, the memory."""
+"""What trains: the networks, and what each method reads of them."""
 
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from mmengine.optim import OptimWrapperDict
 from mmengine.structures import PixelData
 from mmseg.models import SegDataPreProcessor
 from mmseg.structures import SegDataSample
@@ -20,7 +18,7 @@ from mmseg_adm.models.flops import count_flops, input_channels
 from mmseg_adm.models.preprocessor import MembersDataPreprocessor
 from mmseg_adm.models.step import DistillationStep
 
-from .report import Member, Memory, Method
+from .report import Member, Method
 
 
 def describe_members(model: nn.Module, crop: tuple[int, int] | None) -> list[Member]:
@@ -153,58 +151,3 @@ def _settings(method: nn.Module, schedule: Mapping) -> list[str]:
                if option.endswith('weight') and isinstance(value, float)}  # fmt: skip
     times = {option: value for option, value in schedule.items() if value is not None}
     return [f'{option} {value}' for option, value in (*weights.items(), *times.items())]
-
-
-def estimate_memory(
-    model: KnowledgeDistiller,
-    optim_wrapper: Any,
-    activations: int,
-    measured: tuple[int, int, int],
-    wanted: tuple[int, int, int],
-) -> Memory:
-    """Weights, gradients, what the optimisers keep, and activations.
-
-    Args:
-        model: The distiller.
-        optim_wrapper: Its optimisers.
-        activations: Bytes that autograd saved for a batch.
-        measured: Images, height and width of that batch.
-        wanted: Of the batch that will train.
-    """
-    weights = [*model.parameters(), *model.buffers()]
-    for member in model.frozen.values():
-        weights += [*member.network.parameters(), *member.network.buffers()]
-    basis = 'what autograd saves for {} images of {}x{}'.format(*measured)
-    if math.prod(measured) != math.prod(wanted):
-        basis += ', scaled by pixels to {} of {}x{}'.format(*wanted)
-    return Memory(
-        weights=_bytes(weights),
-        gradients=_bytes(each for each in model.parameters() if each.requires_grad),
-        optimizer=optimizer_bytes(optim_wrapper),
-        activations=round(activations * math.prod(wanted) / math.prod(measured)),
-        basis=basis,
-    )
-
-
-def optimizer_bytes(optim_wrapper: Any) -> int:
-    """What the optimisers keep after their first step, found with one small parameter a group."""
-    grouped = isinstance(optim_wrapper, OptimWrapperDict)
-    total = 0
-    for wrapper in optim_wrapper.values() if grouped else [optim_wrapper]:
-        groups = wrapper.optimizer.param_groups
-        probes = [nn.Parameter(torch.zeros(2, 3)) for _ in groups]
-        trial = type(wrapper.optimizer)(
-            [{**group, 'params': [probe]} for group, probe in zip(groups, probes, strict=True)]
-        )
-        for probe in probes:
-            probe.grad = torch.ones_like(probe)
-        trial.step()
-        for group, probe in zip(groups, probes, strict=True):
-            kept = [each for each in trial.state[probe].values() if isinstance(each, Tensor)]
-            copies = sum(each.shape == probe.shape for each in kept)
-            total += copies * _bytes(each for each in group['params'] if each.requires_grad)
-    return total
-
-
-def _bytes(tensors: Iterable[Tensor]) -> int:
-    return sum(tensor.nbytes for tensor in tensors)

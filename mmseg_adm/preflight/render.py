@@ -104,19 +104,14 @@ def _terms(report: Report) -> Table:
 
 
 def _memory(memory: Memory) -> Text:
-    parts = ' + '.join(
-        f'{name} {value / 2**20:.0f}'
-        for name, value in (
-            ('weights', memory.weights),
-            ('gradients', memory.gradients),
-            ('optimizer', memory.optimizer),
-            ('activations', memory.activations),
-        )
-    )
-    return Text(
-        f' Memory of a step, about {memory.total / 2**20:.0f} MiB: {parts}.\n '
-        f'Activations: {memory.basis}. Temporaries come on top.'
-    )
+    parts = {
+        'weights': memory.weights,
+        'optimizer': memory.optimizer,
+        'exchange of gradients': memory.exchange,
+        'gradients, activations and temporaries': memory.step,
+    }
+    sizes = ' + '.join(f'{name} {size / 2**20:.0f}' for name, size in parts.items() if size)
+    return Text(f' Memory of a step, {memory.total / 2**20:.0f} MiB: {sizes}.\n {memory.basis}.')
 
 
 def _checks(report: Report) -> Table:

@@ -81,18 +81,26 @@ class Term:
 
 @dataclass(frozen=True)
 class Memory:
-    """Estimated bytes of a training step on one device, and how the activations were found."""
+    """Bytes that a training step takes of one device, and how they were found.
+
+    Attributes:
+        weights: Of all networks and methods, buffers and frozen members included.
+        optimizer: What the optimizers keep between steps.
+        exchange: Where gradients wait for those of the other processes.
+        step: The most that a step has allocated at a time: gradients, activations, temporaries.
+        basis: The step that was measured, or from which ones it was scaled.
+    """
 
     weights: int
-    gradients: int
     optimizer: int
-    activations: int
+    exchange: int
+    step: int
     basis: str
 
     @property
     def total(self) -> int:
         """All of it."""
-        return self.weights + self.gradients + self.optimizer + self.activations
+        return self.weights + self.optimizer + self.exchange + self.step
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,17 @@ def test_skipping_is_iterating(rank, world_size, count, sampler_of):
     assert take(sampler_of(rank, world_size, skip=count), 15) == whole[count:]
 
 
+def test_a_step_of_as_many_images_has_the_same_ones_in_any_number_of_processes(sampler_of):
+    together, steps = 6, 3
+
+    def read_in_the_fourth_step(world_size):
+        share = together // world_size
+        samplers = [sampler_of(rank, world_size, skip=steps * share) for rank in range(world_size)]
+        return {position for sampler in samplers for position in take(sampler, share)}
+
+    assert read_in_the_fourth_step(1) == read_in_the_fourth_step(2) == read_in_the_fourth_step(3)
+
+
 def test_skips_add_up(sampler_of):
     sampler = sampler_of(skip=4)
     sampler.skip(3)

@@ -22,9 +22,10 @@ OPTIONS = [
       for option in (f'backbone.base_channels={width}', f'backbone.stem_channels={width}',
                      f'decode_head.in_channels={8 * width}', f'decode_head.channels={2 * width}')),
 ]  # fmt: skip
+LAUNCHER = ['-m', 'torch.distributed.run', '--standalone']
 LAUNCHES = {
     1: ['-m', 'mmseg_adm'],
-    2: ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', '-m', 'mmseg_adm'],
+    **{each: [*LAUNCHER, f'--nproc_per_node={each}', '-m', 'mmseg_adm'] for each in (2, 3)},
 }
 
 
@@ -114,8 +115,16 @@ def test_after_sigterm_all_end_at_the_same_whole_checkpoint(processes, whom, sta
     assert f'after iteration {newest.path.stem[5:]}; to go on from {newest.path.name}: ' in line
 
 
-def test_when_one_process_dies_the_other_ends_too(start):
-    training = start(2)
-    os.kill(children_of(training.pid)[-1], signal.SIGKILL)
+@pytest.mark.parametrize('killed', [0, 1])
+def test_when_one_process_dies_every_other_one_says_so_and_ends(killed, start, tmp_path):
+    training = start(3)
+    os.kill(children_of(training.pid)[killed], signal.SIGKILL)
     assert_all_ended(training)
     assert training.returncode != 0
+    text = 'another process of this training is gone, so it ends after iteration'
+    lines = [line for line in said(tmp_path).splitlines() if text in line]
+    for rank in {0, 1, 2} - {killed}:
+        assert len([line for line in lines if f'rank {rank}: ' in line]) == 1, said(tmp_path)
+        assert f'[rank{rank}]: Traceback' not in said(tmp_path)
+    assert len(lines) == 2
+    assert all('it has saved no checkpoint yet: launch it again' in line for line in lines)

@@ -136,13 +136,22 @@ def test_the_stream_is_dealt_out(part, skipped, launched):
     assert dealt == [tuple(position) for position in islice(stream, start, start + len(dealt))]
 
 
-def test_what_is_broken_on_one_rank_lets_no_rank_try_the_step(launched):
+def test_each_rank_looks_for_itself(launched):
     healthy, broken = (
         json.loads((launched / f'preflight_{rank}.json').read_text()) for rank in range(2)
     )
     assert 'train data' in broken['failed']
+    assert broken['terms'] == 0
     assert healthy['failed'] == []
-    assert healthy['terms'] == broken['terms'] == 0
+    assert healthy['terms'] > 0
+    assert healthy['world size'] == broken['world size'] == worker.WORLD_SIZE
+
+
+def test_a_trial_step_that_fails_on_one_rank_ends_both(launched):
+    problems = [(launched / f'trial_{rank}.txt').read_text() for rank in range(2)]
+    assert problems[0] == problems[1]
+    assert 'training step: RuntimeError: a trial alone. It was tried with' in problems[0]
+    assert not list((launched / 'failed').rglob('*.pth'))
 
 
 def test_one_rank_builds_and_downloads_alone(launched):

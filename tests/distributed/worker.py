@@ -246,7 +246,11 @@ def inspect(folder: Path) -> None:
     wrapper = build_optim_wrapper(model, config.optim_wrapper)
     datasets = {'train': DATASETS.build(config.train_dataloader.dataset)}
     report = inspect_run(config, model, wrapper, datasets)
-    found = {'failed': [check.name for check in report.failed], 'terms': len(report.terms)}
+    found = {
+        'failed': [check.name for check in report.failed],
+        'terms': len(report.terms),
+        'world size': get_world_size(),
+    }
     (folder / f'preflight_{get_rank()}.json').write_text(json.dumps(found))
 
 
@@ -259,6 +263,27 @@ class States(Hook):
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         state = runner.model.module.state_dict()
         self.states.append({name: value.clone() for name, value in state.items()})
+
+
+def fail_alone(folder: Path) -> None:
+    """Start a run whose trial step fails in the second rank alone, before what ranks sum up."""
+    config = demo_config(folder / 'city_0', folder / 'failed')
+    config.default_hooks.preflight.enabled = True
+    prepare_runner(config, launcher='pytorch')
+    forward = ADM.forward
+
+    def broken(method: ADM, step: DistillationStep) -> dict[str, Tensor]:
+        if dist_rank == 1:
+            raise RuntimeError('a trial alone')
+        return forward(method, step)
+
+    problem, dist_rank = 'none', get_rank()  # preflight is in a group of its own
+    with patch.object(ADM, 'forward', broken):
+        try:
+            Runner.from_cfg(config).train()
+        except ValueError as error:
+            problem = str(error)
+    (folder / f'trial_{dist_rank}.txt').write_text(problem)
 
 
 def skip(folder: Path) -> None:
@@ -297,6 +322,7 @@ def main() -> None:
     read_stream(folder)
     build_alone(folder)
     inspect(folder)
+    fail_alone(folder)
     compare_gradients(folder, 'joined')
     with patch.object(DistillationStep, 'reduce_mean', staticmethod(lambda total: total)):
         compare_gradients(folder, 'local')

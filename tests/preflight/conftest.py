@@ -10,10 +10,22 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, init_default_scope
 
 from mmseg_adm.datasets.stream import StreamPosition
-from mmseg_adm.preflight import Report, inspect_run
+from mmseg_adm.preflight import Report, inspect_run, inspection
 
 CITY_CLASSES = 19
 STEPS = 90
+
+
+@pytest.fixture
+def measured():
+    """For tests in which the memory of a step is measured: that takes a good part of the time."""
+
+
+@pytest.fixture(autouse=True)
+def unmeasured(request, monkeypatch):
+    """For all others."""
+    if 'measured' not in request.fixturenames:
+        monkeypatch.setattr(inspection, 'measure_memory', lambda *_: None)
 
 
 @pytest.fixture

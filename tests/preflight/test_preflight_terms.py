@@ -10,7 +10,7 @@ from mmengine.optim import build_optim_wrapper
 from torch.utils.checkpoint import checkpoint
 
 from mmseg_adm.models.methods import KD
-from mmseg_adm.preflight import Report, data, inspection, teachers
+from mmseg_adm.preflight import Report, data, inspection, memory, teachers
 from mmseg_adm.preflight.data import smallest_batch
 from mmseg_adm.preflight.overview import describe_methods
 from mmseg_adm.preflight.terms import check_terms, find_terms, try_step
@@ -129,14 +129,14 @@ def test_a_step_that_fails_stops_the_run(inspect, monkeypatch):
     assert [(check.name, check.text) for check in report.failed] == [
         (
             'training step',
-            'RuntimeError: never. It was tried with a batch of 2 of 32x48 pixels',
+            'RuntimeError: never. It was tried with a batch of 2 images of 32x48 pixels',
         )
     ]
     assert report.terms == []
     assert report.memory is None
 
 
-def test_a_step_that_fails_on_small_images_is_tried_on_full_ones(inspect, monkeypatch):
+def test_a_step_that_fails_on_small_images_is_tried_on_full_ones(inspect, measured, monkeypatch):
     """A network may be made for one size alone."""
     sizes = []
     forward = KD.forward
@@ -153,12 +153,13 @@ def test_a_step_that_fails_on_small_images_is_tried_on_full_ones(inspect, monkey
         type='SegDataPreProcessor', size=(128, 128), seg_pad_val=255)))  # fmt: skip
     assert report.failed == []
     # The first is for the table of methods.
-    assert sizes == [(1, 128, 128), (2, 64, 64), (2, 128, 128)]
+    # The last is measured.
+    assert sizes == [(1, 128, 128), (2, 64, 64), (2, 128, 128), (2, 128, 128)]
     assert terms_of(report)['loss_kl'].updates == ('student',)
-    assert report.memory.basis == 'what autograd saves for 2 images of 128x128'
+    assert report.memory.basis == 'Measured in a step of 2 images of 128x128'
 
 
-def test_losses_that_cannot_be_asked_one_by_one(inspect, monkeypatch):
+def test_losses_that_cannot_be_asked_one_by_one(inspect, measured, monkeypatch):
     """What PyTorch checkpoints has a backward pass, and no gradient of its own."""
     forward = KD.forward
 
@@ -215,7 +216,7 @@ def test_a_batch_of_one_is_tried_as_one(sampler, inspect):
     (line,) = report.failed
     assert line.name == 'training step'
     assert line.text.startswith('Expected more than 1 value per channel when training, got input')
-    assert 'a batch of 1 of 32x48 pixels. Batch normalization needs a second one' in line.text
+    assert 'a batch of 1 image of 32x48 pixels. Batch normalization needs a second one' in line.text
     settings['train_dataloader.drop_last'] = True
     if sampler == 'DefaultSampler':
         assert inspect(**settings).failed == []
@@ -237,7 +238,7 @@ def test_losses_that_are_maps(inspect):
     assert terms_of(report, 'student')['decode.loss_ce'].updates == ('student',)
 
 
-def test_large_images_are_scaled_down(inspect, monkeypatch):
+def test_large_images_are_scaled_down(inspect, measured, monkeypatch):
     sizes = []
     forward = KD.forward
 
@@ -246,13 +247,17 @@ def test_large_images_are_scaled_down(inspect, monkeypatch):
         return forward(self, step)
 
     monkeypatch.setattr(KD, 'forward', watched)
+    monkeypatch.setattr(memory, 'RUN_ON_CPU', 0)
     model = build(dict(type='mmseg_adm.KD'), **PAIR, data_preprocessor=dict(
         type='SegDataPreProcessor', size=(512, 1024), seg_pad_val=255))  # fmt: skip
     report = inspect(model)
     assert report.crop == (512, 1024)
-    assert sizes == [(1, 512, 1024), (2, 192, 352)]
+    assert sizes == [(1, 512, 1024), (2, 192, 352), (2, 128, 256), (2, 192, 352)]
     assert report.methods[0].readings[0] == 'student.logits 19x64x128'
-    assert '2 images of 192x352, scaled by pixels to 2 of 512x1024' in report.memory.basis
+    assert report.memory.basis == (
+        'Scaled to 2 images of 512x1024, which were not run, from steps of 2 images of 128x256 and '
+        '2 images of 192x352'
+    )
 
 
 def test_a_bridge_is_tried_and_left_as_it_was(inspect):

@@ -30,7 +30,7 @@ class PreflightHook(Hook):
         self.enabled = flag('enabled', enabled)
 
     def before_train(self, runner: Runner) -> None:
-        """Inspect the run; every process alike, because losses may sum over processes.
+        """Inspect the run, each process for itself; they end together.
 
         Raises:
             ValueError: If a check failed in any process; with all that failed.

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from reference import value_and_gradients
 from torch.testing import assert_close
 
-from mmseg_adm.benchmark.profiling import peak_bytes
 from mmseg_adm.models.losses import cross_entropy_sum, labelled_weight, weighted_cross_entropy
 from mmseg_adm.models.losses.dense import BANDS
+from mmseg_adm.models.memory import peak_bytes
 
 SIZES = [
     ((12, 16), (96, 128)),
