@@ -131,7 +131,9 @@ def profile_step(
         with _running(model, active, helpers):
             model.train_step(batch, wrapper)
 
-    steps = {name: partial(step, active) for name, active in variants.items()}
+    steps: dict[str, Callable[[], None]] = {
+        name: partial(step, active) for name, active in variants.items()
+    }
     steps |= beside or {}
     seconds = take_turns(steps, rounds, warmup)
     costs: list[StepCost] = []
