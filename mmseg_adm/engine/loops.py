@@ -215,7 +215,7 @@ class MembersValLoop(_MembersLoop, ValLoop):
 
     A frozen member predicts an image once; what its metrics noted of it, and the label map that the
     others are compared with, are kept on the host. A label map takes a byte a pixel: CamVid's 101
-    images of 720x960 67 MiB, Cityscapes' 500 of 1024x2048 1000 MiB, over all processes. To know an
+    images of 360x480 17 MiB, Cityscapes' 500 of 1024x2048 1000 MiB, over all processes. To know an
     image again its bytes are hashed, about 1 GB a second. A resumed run predicts it once more.
 
     Args:
