@@ -43,7 +43,7 @@ def quick_runners():
         patch.setattr('yapf.yapflib.yapf_api.FormatCode', unformatted)
         patch.setattr('mmengine.config.config.FormatCode', unformatted, raising=False)
         patch.setattr('mmengine.runner.runner.collect_env', cache(collect_env))
-        patch.setattr('mmengine.dataset.base_dataset.gc.collect', lambda: 0)
+        patch.setattr('mmengine.dataset.base_dataset.gc.collect', lambda generation=2: 0)
         patch.setattr('torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL', 0.5)
         yield
     gc.unfreeze()

@@ -151,6 +151,17 @@ def test_a_frozen_member_moves_along(tmp_path):
     assert devices() == {'cpu'}
 
 
+@pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
+def test_a_frozen_member_of_lower_precision_teaches_nearly_the_same(dtype, tmp_path):
+    members = frozen_pair(tmp_path)
+    methods = dict(cwd=METHODS['cwd'], kd=dict(type='mmseg_adm.KD'))
+    (exact,) = train(on_gpu(methods, members=members), steps=1)
+    members['teacher']['dtype'] = dtype
+    (found,) = train(on_gpu(methods, members=members), steps=1)
+    for name in ('cwd.loss_cwd', 'kd.loss_kl'):
+        assert found[name] == pytest.approx(exact[name], rel=0.02)
+
+
 def test_sync_bn_stays_where_there_is_a_gpu(tmp_path):
     sync = {
         f'model.members.{member}.{part}.norm_cfg.type': 'SyncBN'

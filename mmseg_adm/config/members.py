@@ -15,7 +15,7 @@ from .structure import check_structure
 from .type_names import with_type_names
 
 # Ours beside the keys of a plain segmentor.
-MEMBER_OPTIONS = ('frozen', 'checkpoint', 'new_classifier')
+MEMBER_OPTIONS = ('frozen', 'checkpoint', 'new_classifier', 'dtype')
 # How a network wants its images; their size comes with the data.
 NORMALIZATION = ('type', 'mean', 'std', 'bgr_to_rgb', 'rgb_to_bgr')
 SIZE = ('size', 'size_divisor', 'pad_val', 'seg_pad_val', 'test_cfg')

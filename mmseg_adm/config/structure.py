@@ -48,6 +48,8 @@ def check_structure(config: Config) -> None:
         value = config.get(key)
         for part in value if isinstance(value, (list, tuple)) else [value]:
             _check_dict(key, part, 'a dict, or a list of dicts')
+    if not isinstance(compiled := config.get('compile'), bool):
+        _check_dict('compile', compiled, 'True, False, or a dict of arguments of torch.compile')
     for key in TEXTS:
         value = config.get(key)
         if not isinstance(value, (str, type(None))):

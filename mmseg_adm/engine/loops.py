@@ -11,11 +11,20 @@ from mmengine.dist import broadcast
 from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.runner import Runner, TestLoop, ValLoop
 from mmengine.runner.amp import autocast
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mmseg_adm.config import check_monitored
+from mmseg_adm.models.methods.base import whole
 from mmseg_adm.registry import LOOPS
 
+from .known_predictions import (
+    MIB,
+    KnownPrediction,
+    KnownPredictions,
+    fingerprint,
+    small_label_map,
+)
 from .metrics import of_member
 from .unwrap import unwrapped
 
@@ -41,7 +50,7 @@ class AgreementMetric(BaseMetric):
             labeled = sample['label'].to(first.device) != self.ignore_index
             same = labeled
             for other in others:
-                same = same & (first == other)
+                same = same & (first == other.to(first.device))
             self.results.append((int(same.sum()), int(labeled.sum())))
 
     def compute_metrics(self, results: list[tuple[int, int]]) -> dict[str, float]:
@@ -97,8 +106,9 @@ class _MembersLoop:
         # An average repeats its member: with it there would be less to agree on.
         self.compared = tuple(name for name in self.members if name not in model.averages)
         self.with_agreement = agreement and len(self.compared) > 1
-        # A frozen member never changes: without agreement it is evaluated once.
-        self.known: dict[str, float] = {}
+        # Members whose predictions are kept, and these.
+        self.lasting: tuple[str, ...] = ()
+        self.known = KnownPredictions(limit=0)
         ignored = [metric.ignore_index for metric in self.evaluator.metrics
                    if hasattr(metric, 'ignore_index')]  # fmt: skip
         self.agreement = Evaluator(AgreementMetric(*ignored[:1]))
@@ -112,6 +122,7 @@ class _MembersLoop:
         for buffer in self.model.buffers():
             # Plain BN has other statistics on each rank; those of rank 0 are saved.
             broadcast(buffer)
+        self.known.begin({name: self.model.network(name) for name in self.lasting})
         for index, data_batch in enumerate(self.dataloader):
             self.run_iter(index, data_batch)
         metrics = self._metrics(len(self.dataloader.dataset))
@@ -124,13 +135,20 @@ class _MembersLoop:
         """Predict one batch with every member; hooks see the student's predictions."""
         runner = self.runner
         runner.call_hook(f'before_{self.stage}_iter', batch_idx=idx, data_batch=data_batch)
+        key = fingerprint(data_batch) if self.lasting else b''
+        known = self.known.find(key)
+        missing = tuple(name for name in self.members if name not in known)
         with autocast(enabled=self.fp16):
-            predictions = self.model.predict_members(data_batch, self._evaluated())
+            predictions = self.model.predict_members(data_batch, missing)
         for name, outputs in predictions.items():
+            noted = [len(metric.results) for metric in self._metrics_of(name)]
             self.evaluators[name].process(data_samples=outputs, data_batch=data_batch)
-        if self.with_agreement:
-            compared = [predictions[name] for name in self.compared]
-            self.agreement.process(_side_by_side(compared), data_batch)
+            if name in self.lasting:
+                self.known.keep(name, key, self._known(name, outputs, noted))
+        for name, prediction in known.items():
+            for metric, results in zip(self._metrics_of(name), prediction.results, strict=True):
+                metric.results.extend(results)
+        self._compare(data_batch, predictions, known)
         runner.call_hook(
             f'after_{self.stage}_iter',
             batch_idx=idx,
@@ -138,20 +156,38 @@ class _MembersLoop:
             outputs=predictions[self.model.student],
         )
 
-    def _evaluated(self) -> tuple[str, ...]:
-        return tuple(name for name in self.members
-                     if not any(key.startswith(f'{name}/') for key in self.known))  # fmt: skip
+    def _metrics_of(self, name: str) -> list[BaseMetric]:
+        return self.evaluators[name].metrics if name in self.lasting else []
+
+    def _known(self, name: str, outputs: list, noted: list[int]) -> KnownPrediction:
+        """What is kept of a prediction, by how much each metric had noted before it."""
+        metrics = zip(self._metrics_of(name), noted, strict=True)
+        results = [metric.results[before:] for metric, before in metrics]
+        compared = self.with_agreement and name in self.compared
+        label_maps = _label_maps(outputs) if compared else []
+        classes = self.model.out_channels
+        return KnownPrediction(results, [small_label_map(each, classes) for each in label_maps])
+
+    def _compare(self, data_batch: dict, predictions: dict, known: dict) -> None:
+        """Count where all members agree, in images that have labels."""
+        if not self.with_agreement:
+            return
+        samples = predictions[self.model.student]
+        maps = [known[name].label_maps if name in known else _label_maps(predictions[name])
+                for name in self.compared]  # fmt: skip
+        side_by_side = [
+            {'label': sample.gt_sem_seg.data.squeeze(0), 'predictions': each}
+            for sample, *each in zip(samples, *maps, strict=True)
+            if 'gt_sem_seg' in sample
+        ]
+        self.agreement.process(side_by_side, data_batch)
 
     def _metrics(self, size: int) -> dict:
-        metrics = dict(self.known)
-        for name in self._evaluated():
+        metrics: dict = {}
+        for name in self.members:
             # IoUMetric prints a table that doesn't say whose it is.
             self.runner.logger.info(f'Evaluating member: {name}')
-            found = self.evaluators[name].evaluate(size)
-            metrics.update(found)
-            reusable = name in self.model.frozen and name != self.model.student
-            if reusable and not self.with_agreement:
-                self.known.update(found)
+            metrics.update(self.evaluators[name].evaluate(size))
         metrics.update(self._gaps(metrics))
         if self.with_agreement:
             agreement = self.agreement.evaluate(size)
@@ -177,31 +213,45 @@ class _MembersLoop:
 class MembersValLoop(_MembersLoop, ValLoop):
     """Validation of every member in one pass: ``val_cfg=dict(type='mmseg_adm.MembersValLoop')``.
 
+    A frozen member predicts an image once; what its metrics noted of it, and the label map that the
+    others are compared with, are kept on the host. A label map takes a byte a pixel: CamVid's 101
+    images of 360x480 17 MiB, Cityscapes' 500 of 1024x2048 1000 MiB, over all processes. To know an
+    image again its bytes are hashed, about 1 GB a second. A resumed run predicts it once more.
+
     Args:
         runner: The runner.
         dataloader: Loader or config.
         evaluator: An evaluator, or its config: a metric, or a list of them.
         fp16: Predict under autocast.
-        agreement: Compare the members' predictions; without it a frozen member is evaluated
-            the first time only.
+        agreement: Compare the members' predictions.
+        cache_mib: How much of frozen members' predictions each process keeps, in MiB, also of what
+            metrics note, which may be whole predictions (``DumpResults``). What goes beyond is
+            predicted at every validation; with 0 all is.
+
+    Raises:
+        ValueError: If ``cache_mib`` is no integer >= 0.
     """
 
     stage = 'val'
 
+    def __init__(self, *args, cache_mib: int = 1024, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.known = KnownPredictions(whole('val_cfg.cache_mib', cache_mib) * MIB)
+        metrics = self.evaluator.metrics
+        if cache_mib and all(isinstance(metric, BaseMetric) for metric in metrics):
+            # Not the student, whose predictions hooks ask for.
+            frozen = self.model.frozen
+            self.lasting = tuple(name for name in self.members[1:] if name in frozen)
+
 
 @LOOPS.register_module()
 class MembersTestLoop(_MembersLoop, TestLoop):
-    """The same for testing; arguments as for :class:`MembersValLoop`."""
+    """The same for testing, which is done once: arguments as of :class:`MembersValLoop`, but for
+    ``cache_mib``.
+    """
 
     stage = 'test'
 
 
-def _side_by_side(predictions: list[list]) -> list[dict]:
-    return [
-        {
-            'label': samples[0].gt_sem_seg.data.squeeze(0),
-            'predictions': [sample.pred_sem_seg.data.squeeze(0) for sample in samples],
-        }
-        for samples in zip(*predictions, strict=True)
-        if 'gt_sem_seg' in samples[0]
-    ]
+def _label_maps(samples: list) -> list[Tensor]:
+    return [sample.pred_sem_seg.data.squeeze(0) for sample in samples]

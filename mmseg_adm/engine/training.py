@@ -16,7 +16,9 @@ from torch.utils.data import DataLoader
 
 from mmseg_adm.checkpoint import Newest, newest_whole, read_checkpoint
 from mmseg_adm.config.placeholders import text_of
-from mmseg_adm.mistakes import words_of
+from mmseg_adm.mistakes import building, words_of
+from mmseg_adm.models import KnowledgeDistiller
+from mmseg_adm.models.compiling import compile_networks
 from mmseg_adm.writing import remove_leftovers, write_text
 
 from .checkpoints import checkpoint_files, newest_checkpoint
@@ -25,6 +27,7 @@ from .hooks.data_stream import DataStreamHook
 from .hooks.missed_validation import MissedValidationHook
 from .hooks.termination import TerminationHook, outlive_termination
 from .runner import QuietRunner
+from .unwrap import unwrapped
 
 # MMEngine's checkpoints, in whose place those are saved that a kill does not damage.
 REPLACED = ('CheckpointHook', 'mmengine.CheckpointHook', MMEngineCheckpointHook)
@@ -50,9 +53,9 @@ class TrainingRunner(QuietRunner):
     """Goes on from the newest whole checkpoint of its work dir, and ends in order.
 
     Saves by :class:`~mmseg_adm.engine.CheckpointHook` where the config says ``CheckpointHook``,
-    makes up for a validation that a kill took, saves before it ends by SIGTERM, and names the
-    files of an image that cannot be loaded. Arguments are those of
-    :class:`mmengine.runner.Runner`.
+    makes up for a validation that a kill took, saves before it ends by SIGTERM, compiles members
+    between their taps, and names the files of an image that cannot be loaded. Arguments are those
+    of :class:`mmengine.runner.Runner`.
     """
 
     # MMEngine's.
@@ -140,6 +143,17 @@ class TrainingRunner(QuietRunner):
         if self._resume and not self._has_loaded:
             self._choose_checkpoint()
         super().load_or_resume()
+
+    def _maybe_compile(self, target: str) -> None:
+        """Compile the members between their taps in place of MMEngine's whole step."""
+        model, options = unwrapped(self), self.cfg.get('compile')
+        if not isinstance(model, KnowledgeDistiller):
+            super()._maybe_compile(target)
+        elif options not in (None, False):
+            with building('compile'):
+                parts = compile_networks(model, {} if options is True else options)
+            found = '; '.join(f'{name}: {", ".join(paths)}' for name, paths in parts.items())
+            self.logger.info(f'Compiled when they first run: {found}')
 
     def _take_over_seed(self) -> None:
         """Have a run that drew its seed go on with that one, before anything is drawn by it."""

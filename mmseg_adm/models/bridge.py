@@ -102,6 +102,11 @@ def build_bridge(
                 'checkpoint: '
                 f"model.members.{teacher}=dict(frozen=True, checkpoint='...')"
             )
+        if frozen[teacher].dtype is not None:
+            raise ValueError(
+                f"it goes on in float32 from what '{teacher}' computes in {frozen[teacher].dtype}: "
+                f'remove model.members.{teacher}.dtype'
+            )
         source: Any = frozen[teacher].network
         split = config.get('split') or _last_stage(source.backbone)
         plain = plain_bridge(config, members)

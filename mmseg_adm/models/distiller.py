@@ -33,8 +33,8 @@ class KnowledgeDistiller(BaseModel):
         members: Plain segmentor configs by name, or names of configs as
             :func:`~.members.resolve_members` takes them. Beside mmseg's keys a member may have
             ``frozen`` (bool), ``checkpoint`` (a path, an address or a model-zoo name, loaded
-            strictly) and its own ``data_preprocessor``; or be a ``mmseg_adm.TeacherBridge`` or a
-            ``mmseg_adm.EMATeacher``.
+            strictly), ``dtype`` (of a frozen one) and its own ``data_preprocessor``; or be a
+            ``mmseg_adm.TeacherBridge`` or a ``mmseg_adm.EMATeacher``.
         methods: Method configs by name. The names prefix the logged losses and are what
             ``--cfg-options`` and the schedule refer to; ``None`` drops an inherited one, here
             and in ``members``.

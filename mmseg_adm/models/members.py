@@ -22,6 +22,7 @@ from mmseg_adm.checkpoint import (
 from mmseg_adm.config.members import MEMBER_OPTIONS
 from mmseg_adm.mistakes import words_of
 
+from .precision import check_dtype, lower_precision
 from .taps import FeatureTap, find_classifier
 
 # What mmseg raises where a network needs a package or an operator that is not there.
@@ -37,11 +38,15 @@ class FrozenMember:
     Args:
         network: The segmentor, its weights loaded.
         checkpoint: Where they came from.
+        dtype: In which it computes: see :func:`~.precision.lower_precision`.
     """
 
-    def __init__(self, network: nn.Module, checkpoint: Path) -> None:
+    def __init__(self, network: nn.Module, checkpoint: Path, dtype: str | None = None) -> None:
         self.network = network.eval().requires_grad_(False)
         self.checkpoint = checkpoint
+        self.dtype = dtype
+        if dtype is not None:
+            lower_precision(self.network, dtype)
         self.sha256 = sha256_of(checkpoint)
         self.taps: dict[str, FeatureTap] = {}
 
@@ -61,16 +66,20 @@ def build_member(name: str, config: dict) -> nn.Module | FrozenMember:
     Args:
         name: The member's name, for messages.
         config: A segmentor config; ``frozen`` (bool), ``checkpoint`` (path, address or
-            model-zoo name) and ``new_classifier`` (bool: the classifier starts untrained where
-            the checkpoint has one for other classes) are ours, the rest is mmseg's.
+            model-zoo name), ``new_classifier`` (bool: the classifier starts untrained where
+            the checkpoint has one for other classes) and ``dtype`` (in which a frozen member
+            computes: ``'bfloat16'``, or, on a GPU, ``'float16'``) are ours, the rest is mmseg's.
 
     Raises:
-        ValueError: If a frozen member has no checkpoint or may have a new classifier, the weights
-            don't fit exactly, or the network is one that cannot be distilled.
+        ValueError: If a frozen member has no checkpoint or may have a new classifier, one that
+            trains has a ``dtype``, the device does not compute in it, the weights don't fit
+            exactly, or the network is one that cannot be distilled.
         FileNotFoundError: If the checkpoint is not there.
     """
     config = ConfigDict(config)
-    frozen, checkpoint, new_classifier = (config.pop(option, None) for option in MEMBER_OPTIONS)
+    frozen, checkpoint, new_classifier, dtype = (
+        config.pop(option, None) for option in MEMBER_OPTIONS
+    )
     if frozen and not checkpoint:
         raise ValueError(
             f"member '{name}' is frozen and has no checkpoint: it would teach noise. Set "
@@ -81,7 +90,14 @@ def build_member(name: str, config: dict) -> nn.Module | FrozenMember:
             f"member '{name}' is frozen, and an untrained classifier would teach noise: remove "
             f'model.members.{name}.new_classifier'
         )
+    if dtype is not None and not frozen:
+        raise ValueError(
+            f"member '{name}' trains, and only a frozen one computes in a dtype of its own: remove "
+            f'model.members.{name}.dtype. Mixed precision of those that train is --amp'
+        )
     try:
+        if dtype is not None:
+            check_dtype(dtype)
         network = MMSEG_MODELS.build(config)
         _check_network(network, frozen)
     except BUILD_ERRORS as error:
@@ -90,7 +106,7 @@ def build_member(name: str, config: dict) -> nn.Module | FrozenMember:
         return network
 
     path = _load(name, network, checkpoint, bool(frozen), bool(new_classifier))
-    return FrozenMember(network, path) if frozen else network
+    return FrozenMember(network, path, dtype) if frozen else network
 
 
 def _load(name: str, network: Any, checkpoint: str, frozen: bool, new_classifier: bool) -> Path:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 NAMED_POINTS = ('features', 'logits')
+LOWER = (torch.bfloat16, torch.float16)
 
 
 class _Sight:
@@ -61,6 +62,7 @@ class FeatureTap:
         self.point = point
         self.recording = False
         self._sight: _Sight | None = None
+        self._float32: Tensor | None = None
         self._dropped: list[tuple[_Sight, Tensor]] = []
         # By mode: whether something writes into what was seen in it.
         self._writes: dict[tuple[bool, bool], bool] = {}
@@ -78,7 +80,7 @@ class FeatureTap:
 
     @property
     def value(self) -> Tensor:
-        """The captured tensor.
+        """The captured tensor; in float32, unless autocast is on.
 
         Raises:
             RuntimeError: If nothing was captured since the last :meth:`clear`, or something
@@ -95,13 +97,19 @@ class FeatureTap:
                 f"the tap '{self.point}' has lost what its module returned: an operation wrote "
                 'into it, which none did in the passes before. Let it work on a copy'
             )
-        return value
+        if value.dtype not in LOWER or torch.is_autocast_enabled(value.device.type):
+            return value
+        # That of a frozen member: the others compute in float32. Read often, cast once.
+        if self._float32 is None:
+            self._float32 = value.float()
+        return self._float32
 
     def clear(self) -> None:
         """Release the captured tensor, and with it the graph behind it."""
         if self._sight is not None:
             self._writes[self._mode] = self._sight.overwritten
         self._sight = None
+        self._float32 = None
         self._dropped.clear()
 
     def remove(self) -> None:
@@ -126,6 +134,7 @@ class FeatureTap:
 
     def _see(self, module: nn.Module, tensor: Tensor) -> _Sight:
         self._mode = (module.training, torch.is_grad_enabled())
+        self._float32 = None
         return _Sight(tensor, keep_copy=self._writes.get(self._mode, True))
 
     def _see_dropout(self, module: nn.Module, inputs: tuple, output: Tensor) -> None:

@@ -54,8 +54,8 @@ def _architecture(network: Any) -> str:
 
 
 def _role(model: nn.Module, name: str, network: nn.Module) -> str:
-    if name in getattr(model, 'frozen', {}):
-        return 'frozen'
+    if frozen := getattr(model, 'frozen', {}).get(name):
+        return f'frozen, {frozen.dtype}' if frozen.dtype else 'frozen'
     if name in getattr(model, 'averages', {}):
         return 'EMA teacher'
     bridged = getattr(network, 'bridge_of', None)

@@ -19,7 +19,7 @@ class Member:
     Attributes:
         name: In the config.
         network: Backbone and decode head.
-        role: ``'trained'``, ``'frozen'``, or whose bridge it is.
+        role: ``'trained'``, ``'frozen'`` and in which dtype, or whose bridge it is.
         parameters: Of the network itself; a bridge does not own what it shares.
         flops: Multiply-adds of backbone and decode head on one image of the training crop;
             ``None`` if they could not be counted.

@@ -26,6 +26,8 @@ def launched(tmp_path_factory, city):
     """The folder that two processes wrote their findings into."""
     folder = tmp_path_factory.mktemp('two_processes')
     save_segmentor(folder / worker.TEACHER, worker.network(8))
+    city_teacher = worker.network(8, classes=worker.CITY_CLASSES)
+    save_segmentor(folder / worker.CITY_TEACHER, city_teacher)
     for rank in range(worker.WORLD_SIZE):
         shutil.copytree(city, folder / f'city_{rank}')
     result = subprocess.run(
@@ -119,6 +121,16 @@ def test_ranks_skip_a_step_together(launched):
         for before, after in ((second, third), (third, fourth)):
             assert any(not before[name].equal(after[name]) for name in before)
         assert all(value.isfinite().all() for value in fourth.values())
+
+
+def test_each_rank_knows_what_a_frozen_member_has_predicted_there(launched, city):
+    metrics, counts = worker.validate(launched, city)
+    assert metrics[0] == metrics[1]
+    assert counts == [3, 0]
+    for rank in range(worker.WORLD_SIZE):
+        found, ran = json.loads((launched / f'validated_{rank}.json').read_text())
+        assert found == metrics
+        assert ran == [2, 0]
 
 
 def test_without_its_idle_parameters_ddp_would_refuse(launched):

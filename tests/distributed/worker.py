@@ -30,6 +30,7 @@ from method_cases import METHODS, Variant
 
 from mmseg_adm.commands.launch import prepare_runner
 from mmseg_adm.datasets import StreamDataset, StreamSampler
+from mmseg_adm.engine.unwrap import unwrapped
 from mmseg_adm.models import KnowledgeDistiller
 from mmseg_adm.models.methods import ADM
 from mmseg_adm.models.step import DistillationStep
@@ -41,6 +42,8 @@ IGNORED_SHARE = (0.1, 0.8)  # by rank
 STRENGTHS = (0.0, 1.0, 0.0)
 SIZE_OF_DATA = 7
 TEACHER = 'teacher.pth'
+CITY_TEACHER = 'city_teacher.pth'
+CITY_CLASSES = 19
 # Beside the first variant of each method; those whose name ends so have a frozen teacher, or a
 # moving average of it.
 FROZEN = 'frozen'
@@ -313,6 +316,26 @@ def skip(folder: Path) -> None:
     torch.save((states.states, skipped), folder / f'skipped_{get_rank()}.pth')
 
 
+def validate(folder: Path, data_root: Path, launcher: str = 'none') -> tuple[list[dict], list[int]]:
+    """Metrics of two validations with a frozen teacher, and how often it ran in each."""
+    teacher = network(8, classes=CITY_CLASSES, frozen=True, checkpoint=str(folder / CITY_TEACHER))
+    config = demo_config(data_root, folder / f'validated_{launcher}')
+    config.model.methods = {}
+    config.model.members.teacher = teacher
+    config.default_hooks = {}
+    prepare_runner(config, launcher=launcher)
+    runner = Runner.from_cfg(config)
+    runs: list[int] = []
+    backbone = unwrapped(runner).network('teacher').backbone
+    backbone.register_forward_hook(lambda *_: runs.append(1))
+    metrics, counts = [], []
+    for _ in range(2):
+        runs.clear()
+        metrics.append({key: float(value) for key, value in runner.val().items()})
+        counts.append(len(runs))
+    return metrics, counts
+
+
 def main() -> None:
     """Run the checks, those that leave DDP in pieces last."""
     folder = Path(sys.argv[1])
@@ -327,6 +350,8 @@ def main() -> None:
     with patch.object(DistillationStep, 'reduce_mean', staticmethod(lambda total: total)):
         compare_gradients(folder, 'local')
     skip(folder)
+    validated = validate(folder, folder / 'city_0', 'pytorch')
+    (folder / f'validated_{get_rank()}.json').write_text(json.dumps(validated))
     decide(folder)
     with patch.object(DistillationStep, 'reduce_mean', staticmethod(lambda total: total)):
         decide(folder, 'alone')

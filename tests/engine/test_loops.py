@@ -1,9 +1,11 @@
+import copy
+
 import cv2
 import mmengine
 import numpy as np
 import pytest
 import torch
-from factory import ROOT, build, demo_config
+from factory import ROOT, build, demo_config, differences
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
 from mmengine.registry import METRICS
@@ -11,7 +13,8 @@ from mmengine.runner import Runner
 from mmseg.datasets import CityscapesDataset
 
 from mmseg_adm.config import check_monitored
-from mmseg_adm.engine.loops import AgreementMetric
+from mmseg_adm.engine.known_predictions import small_label_map
+from mmseg_adm.engine.loops import AgreementMetric, MembersValLoop
 from mmseg_adm.export import plain_config
 from mmseg_adm.models.taps import find_classifier
 
@@ -203,25 +206,155 @@ def test_a_frozen_member_is_evaluated_and_the_best_student_saved(city, tmp_path)
     assert runner.message_hub.get_info('best_score') == metrics['student/mIoU']
 
 
-def test_without_agreement_a_frozen_member_is_evaluated_once(city, tmp_path):
-    network = plain_config(demo_config(city, tmp_path, config=OFFLINE), 'teacher').model
-    torch.save({'state_dict': build(network).state_dict()}, tmp_path / 'teacher.pth')
-    config = bare(
-        demo_config(
-            city, tmp_path, config=OFFLINE, val_cfg__agreement=False,
-            model__members__teacher__checkpoint=str(tmp_path / 'teacher.pth'),
-        )
-    )  # fmt: skip
+@pytest.fixture(scope='module')
+def offline(city, tmp_path_factory):
+    """A run with a frozen teacher, ready to validate, and whose backbones run in it."""
+    folder = tmp_path_factory.mktemp('offline')
+    config = bare(demo_config(city, folder, config=OFFLINE))
+    network = plain_config(config, 'teacher').model
+    torch.save({'state_dict': build(network).state_dict()}, folder / 'teacher.pth')
+    config.model.members.teacher.checkpoint = str(folder / 'teacher.pth')
+    config.val_evaluator = [
+        config.val_evaluator,
+        dict(type='DumpResults', out_file_path=str(folder / 'predictions.pkl')),
+    ]
     runner = Runner.from_cfg(config)
+    scatter(runner)
     seen = []
     for name in MEMBERS:
         backbone = runner.model.network(name).backbone
         backbone.register_forward_hook(lambda *_, name=name: seen.append(name))
-    first, second = runner.val(), runner.val()
-    assert seen == ['student', 'teacher'] * 3 + ['student'] * 3
-    assert first == second
-    assert first.keys() == {f'{member}/{name}' for member in MEMBERS
-                            for name in ('aAcc', 'mIoU', 'mAcc')} | {'gap/mIoU'}  # fmt: skip
+    return runner, seen
+
+
+def validate(offline, loop):
+    """Metrics, dumped predictions of the teacher by image, and how often each network ran."""
+    runner, seen = offline
+    seen.clear()
+    metrics = loop.run()
+    dumped = mmengine.load(f'{runner.work_dir}/teacher/predictions.pkl')
+    maps = {each['img_path']: each['pred_sem_seg']['data'] for each in dumped}
+    return metrics, maps, tuple(seen.count(name) for name in MEMBERS)
+
+
+def loop_of(offline, **options):
+    runner, _ = offline
+    data, evaluator = (
+        copy.deepcopy(runner.cfg[key]) for key in ('val_dataloader', 'val_evaluator')
+    )
+    if options.pop('shuffle', False):
+        data.sampler.shuffle = True
+    return MembersValLoop(runner, data, evaluator, **options)
+
+
+def check_as_if_unknown(offline, loop, ran, **options):
+    """What a validation finds is what one finds that knows nothing; ``ran`` of three images."""
+    found, maps, count = validate(offline, loop)
+    expected, expected_maps, all_of_them = validate(
+        offline, loop_of(offline, cache_mib=0, **options)
+    )
+    assert found == expected
+    assert differences(maps, expected_maps) == []
+    assert count == (all_of_them[0], ran)
+
+
+@pytest.mark.core
+@pytest.mark.parametrize('agreement', [True, False])
+def test_a_frozen_member_predicts_an_image_once(agreement, offline):
+    loop = loop_of(offline, agreement=agreement)
+    check_as_if_unknown(offline, loop, 3, agreement=agreement)
+    before = find_classifier(offline[0].model.network('student')).weight
+    for _ in range(2):
+        torch.nn.init.normal_(before)  # the student has learned
+        check_as_if_unknown(offline, loop, 0, agreement=agreement)
+
+
+def write_past_autograd(network):
+    find_classifier(network).weight.data.neg_()
+
+
+def change_statistics(network):
+    next(
+        module for module in network.modules() if hasattr(module, 'running_mean')
+    ).running_mean += 1
+
+
+def leave_in_training(network):
+    network.decode_head.dropout.train()
+
+
+@pytest.mark.parametrize('change', [write_past_autograd, change_statistics, leave_in_training])
+def test_a_frozen_member_that_is_another_now_predicts_anew(change, offline):
+    network = offline[0].model.network('teacher')
+    kept = copy.deepcopy(network.state_dict())
+    loop = loop_of(offline)
+    validate(offline, loop)
+    size = loop.known.size
+    try:
+        change(network)
+        assert validate(offline, loop)[2] == (3, 3)
+        assert loop.known.size == size
+    finally:
+        network.eval()
+        network.load_state_dict(kept)
+
+
+def test_a_shuffled_set_finds_its_images_again(offline):
+    loop = loop_of(offline, shuffle=True)
+    validate(offline, loop)
+    loop.dataloader.sampler.set_epoch(1)
+    order = list(loop.dataloader.sampler)
+    loop.dataloader.sampler.set_epoch(0)
+    assert order != list(loop.dataloader.sampler)
+    loop.dataloader.sampler.set_epoch(1)
+    check_as_if_unknown(offline, loop, 0)
+
+
+def test_images_that_are_others_now_are_predicted(offline):
+    loop = loop_of(offline)
+    validate(offline, loop)
+    dataset = loop.dataloader.dataset
+    prepare = dataset.prepare_data
+
+    def flipped(index):
+        data = prepare(index)
+        if index == 1:
+            data['inputs'] = data['inputs'].flip(-1)
+            data['data_samples'].gt_sem_seg.data = data['data_samples'].gt_sem_seg.data.flip(-1)
+        return data
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dataset, 'prepare_data', flipped)
+        again = loop_of(offline, cache_mib=0)
+        patch.setattr(again.dataloader.dataset, 'prepare_data', flipped)
+        found, maps, count = validate(offline, loop)
+        expected, expected_maps, _ = validate(offline, again)
+    assert (found, count) == (expected, (3, 1))
+    assert differences(maps, expected_maps) == []
+
+
+def test_what_goes_beyond_the_limit_is_predicted_each_time(offline):
+    loop = loop_of(offline)
+    validate(offline, loop)
+    size = loop.known.size
+    loop = loop_of(offline)
+    loop.known.limit = size // 2
+    validate(offline, loop)
+    assert 0 < loop.known.size <= size // 2
+    check_as_if_unknown(offline, loop, 2)
+
+
+def test_a_label_map_takes_a_byte_a_pixel():
+    label_map = torch.arange(150).view(10, 15)
+    assert torch.equal(small_label_map(label_map, 150).long(), label_map)
+    assert small_label_map(label_map, 256).nbytes == 150
+    assert small_label_map(label_map, 257).nbytes == 300
+
+
+@pytest.mark.parametrize('size', [-1, 1.5])
+def test_a_wrong_cache_size_is_refused(size, offline):
+    with pytest.raises(ValueError, match=r'val_cfg\.cache_mib must be an integer >= 0, got'):
+        loop_of(offline, cache_mib=size)
 
 
 DICE = dict(type='IoUMetric', iou_metrics=['mDice'], prefix='dice')
