@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 
 project = 'mmseg_adm'
-author = 'The mmseg_adm authors'
+author = copyright = 'the mmseg_adm authors'
 release = re.search(r"__version__ = '(.+)'", (ROOT / 'mmseg_adm/__init__.py').read_text())[1]
 html_title = f'{project} {release}'
 
@@ -43,6 +43,8 @@ ALIASES = ('Networks', 'Recorder', 'Result', 'Status', 'Weights')
 nitpick_ignore = [('py:class', alias) for alias in ALIASES]
 
 html_theme = 'furo'
+html_static_path = ['_static']
+html_css_files = ['site.css']
 templates_path = ['_templates']
 html_additional_pages = {'index': 'index.html'}
 
@@ -66,6 +68,12 @@ def find_by_export(app, env, node, contnode):
     return None
 
 
+def leave_out_undocumented(app, what, name, item, skip, options):
+    """What a class keeps for itself, and what its base describes."""
+    return skip or (what == 'class' and not item.docstring)
+
+
 def setup(app):
     """Connect it."""
+    app.connect('autodoc-skip-member', leave_out_undocumented)
     app.connect('missing-reference', find_by_export)

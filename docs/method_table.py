@@ -17,7 +17,7 @@ COLUMNS = ('`--method`', 'what it does', 'paper', 'teacher', 'reads', 'extra par
 
 def table() -> str:
     """A row a recipe of ``configs/_base_/methods``; what the card of its paper says of it."""
-    rows = [_row(path) for path in sorted((ROOT / 'configs/_base_/methods').glob('*.py'))]
+    rows = [_row(path) for path in sorted((ROOT / 'configs/_base_/methods').glob('*.py'), key=lambda path: path.stem)]
     lines = [COLUMNS, ('---',) * len(COLUMNS), *rows]
     return ''.join(f'| {" | ".join(line)} |\n' for line in lines)
 

@@ -1,0 +1,105 @@
+"""The site: it builds, says which link or reference leads nowhere, and its tables are today's."""
+
+import json
+import re
+import runpy
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from factory import ROOT
+
+from mmseg_adm.commands.main import parse
+
+SPHINX = ROOT / '.venv-docs' / 'bin' / 'sphinx-build'
+SOURCES = ('docs', 'configs', 'benchmarks', 'mmseg_adm', 'CHANGELOG.md', 'CONTRIBUTING.md',
+           'SECURITY.md')  # fmt: skip
+PAGES = [
+    path
+    for folder in ('.', 'docs', 'benchmarks', 'configs/*')
+    for path in sorted(ROOT.glob(f'{folder}/*.md'))
+]
+# What stands for a file of the reader's.
+PLACEHOLDERS = ('CONFIG', 'CHECKPOINT', 'PLAN')
+
+
+def commands_of(text: str) -> list[str]:
+    """The lines of ``bash`` blocks that start a command of this package, joined where they go on."""
+    blocks = '\n'.join(re.findall(r'```bash\n(.*?)```', text, re.DOTALL)).replace('\\\n', ' ')
+    return re.findall(r'^(?:[A-Z_]+=\S+ )?mmseg-adm (.+)$', blocks, re.MULTILINE)
+
+
+def test_commands_are_found_as_a_shell_reads_them():
+    text = '```bash\n# no\nA=b mmseg-adm train x \\\n    --amp  # and so on\n```\nmmseg-adm nothing'
+    (line,) = commands_of(text)
+    assert shlex.split(line, comments=True) == ['train', 'x', '--amp']
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_command_of_a_page_is_one(page):
+    """Its flags exist; what it does is for the tests of the commands."""
+    for line in commands_of(page.read_text()):
+        args = parse(shlex.split(line, comments=True))
+        config = getattr(args, 'config', None)
+        if config and config.startswith(('configs/', 'mmseg_adm::')) and '...' not in config:
+            assert (ROOT / 'configs' / config.removeprefix('configs/').removeprefix('mmseg_adm::')
+                    ).is_file(), line  # fmt: skip
+
+
+def test_the_method_table_is_that_of_the_cards():
+    table = runpy.run_path(str(ROOT / 'docs' / 'method_table.py'))
+    written = table['BEGIN'] + table['table']() + table['END']
+    assert written in table['PAGE'].read_text(), 'python docs/method_table.py writes it anew'
+
+
+def test_every_page_is_in_the_index():
+    """Sphinx says so too, where it is installed."""
+    index = (ROOT / 'docs' / 'index.md').read_text()
+    listed = re.findall(r'^([\w./]+)$', '\n'.join(re.findall(r'```{toctree}(.*?)```', index, re.S)), re.M)
+    pages = {path.stem for kind in ('md', 'ipynb') for path in (ROOT / 'docs').glob(f'*.{kind}')}
+    assert pages - {'index'} <= set(listed)
+
+
+def build(folder: Path) -> subprocess.CompletedProcess:
+    if not SPHINX.is_file():
+        pytest.skip(f'no {SPHINX}: `make docs` makes it')
+    command = [SPHINX, '--fail-on-warning', '--keep-going', '-q', '-c', 'docs', '.', 'site']
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope='module')
+def copied(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('site')
+    for name in SOURCES:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns('__pycache__'))
+        else:
+            shutil.copy(ROOT / name, folder)
+    return folder
+
+
+@pytest.mark.slow
+def test_it_builds(copied):
+    done = build(copied)
+    assert done.returncode == 0, done.stderr
+    site = copied / 'site'
+    assert 'docs/index.html' in (site / 'index.html').read_text()
+    assert 'class="sig-name descname"' in (site / 'docs/reference/methods.html').read_text()
+    assert (site / 'configs/cwd/README.html').is_file()
+    # The notebook's pictures came with it.
+    shown = (site / 'docs/quickstart.html').read_text()
+    assert shown.count('<img') >= 2
+
+
+@pytest.mark.slow
+def test_what_leads_nowhere_fails_by_name(copied):
+    page = copied / 'docs' / 'export.md'
+    page.write_text(page.read_text() + '\n[a page](nowhere.md) [a heading](pairing.md#nowhere)\n')
+    module = copied / 'mmseg_adm' / 'models' / 'losses' / 'pixel.py'
+    module.write_text(module.read_text().replace('"""', '""":func:`mmseg_adm.nobody` ', 2))
+    done = build(copied)
+    assert done.returncode == 1
+    for name in ('nowhere.md', "'nowhere'", 'mmseg_adm.nobody'):
+        assert name in done.stderr
