@@ -21,7 +21,7 @@ HEADINGS = ('How to use', 'Settings', 'Differences from the paper', 'Cost', 'Res
 MODELS = 'mmseg_adm.models'
 # From the bottom up; a room imports from those below it, and from its own.
 FLOORS = (
-    ('mistakes', 'paths', 'registry', 'stack', 'writing'),
+    ('mistakes', 'paths', 'registry', 'stack', 'tables', 'writing'),
     ('checkpoint',),
     ('config',),
     ('models.losses', 'models.taps'),
