@@ -1,4 +1,4 @@
-"""The table of ``methods.md``, from the methods' cards: ``python docs/method_table.py`` writes it."""
+"""The table of ``methods.md``, made of the methods' cards: ``python docs/method_table.py``."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from mmseg_adm.config import recipe_of, recipes, wants_trained_teacher
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / 'docs' / 'methods.md'
 BEGIN, END = '<!-- from the cards: python docs/method_table.py -->\n', '<!-- end -->\n'
-COLUMNS = ('`--method`', 'what it does', 'paper', 'teacher', 'reads', 'extra parameters', 'measured')
+COLUMNS = ('`--method`', 'what it does', 'paper', 'teacher', 'reads', 'extra parameters',
+           'measured')  # fmt: skip
 
 
 def table() -> str:
     """A row a recipe of ``configs/_base_/methods``; what the card of its paper says of it."""
-    rows = [_row(path) for path in sorted((ROOT / 'configs/_base_/methods').glob('*.py'), key=lambda path: path.stem)]
+    recipes = (ROOT / 'configs/_base_/methods').glob('*.py')
+    rows = [_row(path) for path in sorted(recipes, key=lambda path: path.stem)]
     lines = [COLUMNS, ('---',) * len(COLUMNS), *rows]
     return ''.join(f'| {" | ".join(line)} |\n' for line in lines)
 

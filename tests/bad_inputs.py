@@ -409,7 +409,7 @@ def of_settings() -> Iterator[BadInput]:
         ),
         (
             'visualizer.vis_backends.0.type=NeptuneVisBackend',
-            'visualizer.vis_backends.0: NeptuneVisBackend writes by neptune, which is not installed',
+            'vis_backends.0: NeptuneVisBackend writes by neptune, which is not installed',
         ),
         ('default_scope=mmsge', "default_scope is 'mmsge', a package that is not installed"),
         ('default_scope=5', 'default_scope must be a text, got the int 5'),

@@ -1,6 +1,5 @@
 """The site: it builds, says which link or reference leads nowhere, and its tables are today's."""
 
-import json
 import re
 import runpy
 import shlex
@@ -21,12 +20,10 @@ PAGES = [
     for folder in ('.', 'docs', 'benchmarks', 'configs/*')
     for path in sorted(ROOT.glob(f'{folder}/*.md'))
 ]
-# What stands for a file of the reader's.
-PLACEHOLDERS = ('CONFIG', 'CHECKPOINT', 'PLAN')
 
 
 def commands_of(text: str) -> list[str]:
-    """The lines of ``bash`` blocks that start a command of this package, joined where they go on."""
+    """The lines of ``bash`` blocks that start a command, joined where they go on."""
     blocks = '\n'.join(re.findall(r'```bash\n(.*?)```', text, re.DOTALL)).replace('\\\n', ' ')
     return re.findall(r'^(?:[A-Z_]+=\S+ )?mmseg-adm (.+)$', blocks, re.MULTILINE)
 
@@ -57,7 +54,8 @@ def test_the_method_table_is_that_of_the_cards():
 def test_every_page_is_in_the_index():
     """Sphinx says so too, where it is installed."""
     index = (ROOT / 'docs' / 'index.md').read_text()
-    listed = re.findall(r'^([\w./]+)$', '\n'.join(re.findall(r'```{toctree}(.*?)```', index, re.S)), re.M)
+    trees = '\n'.join(re.findall(r'```{toctree}(.*?)```', index, re.DOTALL))
+    listed = re.findall(r'^([\w./]+)$', trees, re.MULTILINE)
     pages = {path.stem for kind in ('md', 'ipynb') for path in (ROOT / 'docs').glob(f'*.{kind}')}
     assert pages - {'index'} <= set(listed)
 
@@ -72,9 +70,10 @@ def build(folder: Path) -> subprocess.CompletedProcess:
 @pytest.fixture(scope='module')
 def copied(tmp_path_factory):
     folder = tmp_path_factory.mktemp('site')
+    ignored = shutil.ignore_patterns('__pycache__')
     for name in SOURCES:
         if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns('__pycache__'))
+            shutil.copytree(ROOT / name, folder / name, ignore=ignored)
         else:
             shutil.copy(ROOT / name, folder)
     return folder

@@ -20,7 +20,7 @@ def check_config(config: Config, splits: tuple[str, ...] = ('train', 'val')) -> 
         splits: Which of its data sets it uses, the first one in any case.
 
     Raises:
-        ValueError: If a setting is missing, or a type, an option, a metric or the package of a tracker
+        ValueError: If a setting is missing, or a type, an option, a metric or a tracker's package
             is not there.
     """
     for key in (f'{splits[0]}_dataloader', f'{splits[0]}_cfg', *NEEDED[splits[0]]):

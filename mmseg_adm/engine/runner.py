@@ -196,8 +196,9 @@ def for_the_screen(record: logging.LogRecord) -> bool:
 def claimed(folder: Path, stamp: str) -> str:
     """``stamp``, or the next second's that is free; its folder in ``folder`` is made.
 
-    Taken is a second whose folder is there, or in which this process has begun another run: MMEngine
-    keeps logger, logged values and visualizer by their run's name, which is its config's and a stamp.
+    Taken is a second whose folder is there, or in which this process has begun another run:
+    MMEngine keeps logger, logged values and visualizer by their run's name, which is its config's
+    and a stamp.
     """
     while True:
         if stamp not in STAMPS:
