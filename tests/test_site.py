@@ -51,6 +51,18 @@ def test_the_method_table_is_that_of_the_cards():
     assert written in table['PAGE'].read_text(), 'python docs/method_table.py writes it anew'
 
 
+def test_the_messages_that_are_explained_are_those_of_the_code():
+    page = (ROOT / 'docs' / 'troubleshooting.md').read_text()
+    tables = re.findall(r'^\| message \|.*?\n\n', page, re.MULTILINE | re.DOTALL)
+    messages = re.findall(r'^\| `(.+?)` \|', ''.join(tables), re.MULTILINE)
+    assert len(messages) > 10
+    # A message may go on in the next line of the code, and in another literal.
+    source = ''.join(path.read_text() for path in (ROOT / 'mmseg_adm').rglob('*.py'))
+    source = re.sub(r'''['"]\s+f?['"]''', '', source)
+    words = {part.strip(' :') for message in messages for part in message.split('...')} - {''}
+    assert not {part for part in words if part not in source}
+
+
 def test_every_page_is_in_the_index():
     """Sphinx says so too, where it is installed."""
     index = (ROOT / 'docs' / 'index.md').read_text()
