@@ -70,7 +70,7 @@ def find_by_export(app, env, node, contnode):
 
 def leave_out_undocumented(app, what, name, item, skip, options):
     """What a class keeps for itself, and what its base describes."""
-    return skip or (what == 'class' and not item.docstring)
+    return skip or (what == 'apiclass' and not item.docstring)
 
 
 def setup(app):
