@@ -32,5 +32,5 @@ def as_text(*parts: RenderableType) -> str:
 
 
 def _console(**options: Any) -> Console:
-    # Names and messages are no markup.
-    return Console(markup=False, emoji=False, highlight=False, **options)
+    # Names and messages are no markup; in a notebook rich would show what is meant for a file.
+    return Console(markup=False, emoji=False, highlight=False, force_jupyter=False, **options)

@@ -33,3 +33,8 @@ def test_a_terminal_has_a_width(columns, width, table, capsys, monkeypatch):
     assert '\x1b[' in printed
     assert PATH not in printed
     assert len(printed.splitlines()[-1]) == width
+
+
+def test_in_a_notebook_what_is_for_a_file_is_not_shown(table, monkeypatch):
+    monkeypatch.setattr('rich.console._is_jupyter', lambda: True)
+    assert PATH in tables.as_text(table)
