@@ -28,9 +28,7 @@ def test_the_site_is_made_with_what_the_extra_names(monkeypatch):
     monkeypatch.setattr('setuptools.setup', lambda **options: given.update(options))
     runpy.run_path(str(ROOT / 'setup.py'))
     makefile = (ROOT / 'Makefile').read_text()
-    (installed,) = re.findall(
-        r'VENV_DOCS\)/bin/python -m pip install -c \S+ \\\n\s+(.+)', makefile
-    )
+    (installed,) = re.findall(r'VENV_DOCS\)/bin/python -m pip install -c \S+ \\\n\s+(.+)', makefile)
     assert installed.split() == given['extras_require']['docs']
     pinned = (ROOT / 'constraints.txt').read_text()
     wanted = {each for extra in ('docs', 'test', 'tensorboard', 'onnx', 'benchmark')

@@ -58,7 +58,7 @@ def test_the_messages_that_are_explained_are_those_of_the_code():
     assert len(messages) > 10
     # A message may go on in the next line of the code, and in another literal.
     source = ''.join(path.read_text() for path in (ROOT / 'mmseg_adm').rglob('*.py'))
-    source = re.sub(r'''['"]\s+f?['"]''', '', source)
+    source = re.sub(r"""['"]\s+f?['"]""", '', source)
     words = {part.strip(' :') for message in messages for part in message.split('...')} - {''}
     assert not {part for part in words if part not in source}
 
@@ -109,7 +109,8 @@ def test_what_leads_nowhere_fails_by_name(copied):
     page = copied / 'docs' / 'export.md'
     page.write_text(page.read_text() + '\n[a page](nowhere.md) [a heading](pairing.md#nowhere)\n')
     module = copied / 'mmseg_adm' / 'models' / 'losses' / 'pixel.py'
-    module.write_text(module.read_text().replace('"""', '""":func:`mmseg_adm.nobody` ', 2))
+    named = module.read_text().replace('Hinton et al.', ':func:`mmseg_adm.nobody`, Hinton et al.')
+    module.write_text(named)
     done = build(copied)
     assert done.returncode == 1
     for name in ('nowhere.md', "'nowhere'", 'mmseg_adm.nobody'):
