@@ -13,8 +13,8 @@ demo: $(VENV)/installed
 
 # The site, in an environment without PyTorch; a link or a reference that leads nowhere fails.
 docs: $(VENV_DOCS)/installed
-	$(VENV_DOCS)/bin/sphinx-build --fail-on-warning --keep-going -q -c docs . site
-	@echo "wrote site/index.html"
+	$(VENV_DOCS)/bin/sphinx-build --fail-on-warning --keep-going -q -c docs . build/site
+	@echo "wrote build/site/index.html"
 
 test: lint
 	$(PYTEST) -m "not slow"
@@ -55,4 +55,4 @@ $(VENV_DOCS)/installed: setup.py constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV_OPENMMLAB) $(VENV_DOCS) build site *.egg-info
+	rm -rf $(VENV) $(VENV_OPENMMLAB) $(VENV_DOCS) build *.egg-info

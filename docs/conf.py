@@ -18,7 +18,7 @@ extensions = ['myst_nb', 'autoapi.extension', 'sphinx.ext.napoleon', 'sphinx_cop
 root_doc = 'docs/index'
 include_patterns = ['docs/**.md', 'docs/**.ipynb', 'configs/*/README.md', 'benchmarks/*.md',
                     'CHANGELOG.md', 'CONTRIBUTING.md', 'SECURITY.md']  # fmt: skip
-exclude_patterns = ['.*', 'build', 'data', 'mmseg_adm', 'site', 'tests', 'work_dirs']
+exclude_patterns = ['.*', 'build', 'data', 'mmseg_adm', 'tests', 'work_dirs']
 
 # Headings are linked to by GitHub's names for them.
 myst_heading_anchors = 4

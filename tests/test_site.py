@@ -75,7 +75,7 @@ def test_every_page_is_in_the_index():
 def build(folder: Path) -> subprocess.CompletedProcess:
     if not SPHINX.is_file():
         pytest.skip(f'no {SPHINX}: `make docs` makes it')
-    command = [SPHINX, '--fail-on-warning', '--keep-going', '-q', '-c', 'docs', '.', 'site']
+    command = [SPHINX, '--fail-on-warning', '--keep-going', '-q', '-c', 'docs', '.', 'build/site']
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
@@ -95,7 +95,7 @@ def copied(tmp_path_factory):
 def test_it_builds(copied):
     done = build(copied)
     assert done.returncode == 0, done.stderr
-    site = copied / 'site'
+    site = copied / 'build' / 'site'
     assert 'docs/index.html' in (site / 'index.html').read_text()
     assert 'class="sig-name descname"' in (site / 'docs/reference/methods.html').read_text()
     assert (site / 'configs/cwd/README.html').is_file()
