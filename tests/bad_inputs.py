@@ -403,6 +403,14 @@ def of_settings() -> Iterator[BadInput]:
             "val_evaluator.iou_metrics must be some of mIoU, mDice, mFscore, got ['mIuO']",
         ),
         ('visualizer.type=Painter', "visualizer: no visualizer is called 'Painter'"),
+        (
+            'visualizer.vis_backends.0.type=TensorBoardVisBackend',
+            "vis_backends.0: no visualization backend is called 'TensorBoardVisBackend'. Did you",
+        ),
+        (
+            'visualizer.vis_backends.0.type=NeptuneVisBackend',
+            'vis_backends.0: NeptuneVisBackend writes by neptune, which is not installed',
+        ),
         ('default_scope=mmsge', "default_scope is 'mmsge', a package that is not installed"),
         ('default_scope=5', 'default_scope must be a text, got the int 5'),
         ('randomness.seed=five', "randomness.seed must be an integer, got 'five'"),

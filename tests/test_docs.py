@@ -2,16 +2,19 @@
 
 import re
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from factory import ROOT, demo_config
+from factory import ROOT, demo_config, save_segmentor, segmentor
 from mmengine.runner import Runner
+from mmseg.registry import MODELS as MMSEG_MODELS
 
-from mmseg_adm.config.names import read_config
+import mmseg_adm
+from mmseg_adm.config import check_config, read_config, resolve_config, trackers
 from mmseg_adm.registry import MODELS
 
 pytestmark = pytest.mark.core
@@ -128,3 +131,56 @@ def small_pair(city) -> dict:
         'default_hooks.checkpoint.interval': 2,
         'default_hooks.logger.interval': 1,
     }
+
+
+def test_the_config_that_mmrazors_becomes(city, tmp_path):
+    """It is the shipped one of CWD, and trains."""
+    path = write_files('mmrazor.md', tmp_path)['cwd_from_mmrazor.py']
+    own = resolve_config(read_config(path))
+    name = 'cwd_pspnet_r101-d8_pspnet_r18-d8_4xb2-80k_cityscapes-512x1024.py'
+    shipped = resolve_config(read_config(ROOT / 'configs/cwd' / name))
+    for part in ('train_dataloader', 'val_dataloader', 'optim_wrapper', 'train_cfg', 'val_cfg'):
+        assert own[part] == shipped[part]
+    assert own.model.methods == shipped.model.methods
+    teachers = (own.model.members.teacher, shipped.model.members.teacher)
+    assert [each.frozen for each in teachers] == [True, True]
+    assert len({Path(each.checkpoint).name for each in teachers}) == 1
+    # Of the kind and size that the narrow ones of small_pair have.
+    teacher = segmentor(4, classes=19, auxiliary=True)
+    teacher['decode_head'].update(channels=8, pool_scales=(1, 2, 3, 6))
+    teacher['auxiliary_head'].update(channels=8)
+    checkpoint = save_segmentor(tmp_path / 'teacher.pth', teacher)
+    options = small_pair(city) | {'model.members.teacher.checkpoint': checkpoint}
+    runner = mmseg_adm.train(
+        path, tmp_path / 'run', cfg_options=options, pretrained=False, preflight=False
+    )
+    assert runner.message_hub.log_scalars['train/cwd.loss_cwd'].current() > 0
+    assert set(runner.model.frozen) == {'teacher'}
+
+
+def test_another_backbone(tmp_path):
+    path = write_files('training.md', tmp_path)['mobilenet.py']
+    config = resolve_config(read_config(path))
+    check_config(config)
+    student = config.model.members.student
+    student.backbone.norm_cfg = student.decode_head.norm_cfg = dict(type='BN')
+    network = MMSEG_MODELS.build(student).eval()
+    assert network(torch.zeros(1, 3, 64, 64), mode='tensor').shape[1] == 19
+
+
+def test_the_student_alone_beside(tmp_path):
+    config = resolve_config(read_config(write_files('measuring.md', tmp_path)['beside_alone.py']))
+    check_config(config)
+    student, alone = config.model.members.student, config.model.members.alone
+    assert alone.frozen
+    for part in ('backbone', 'decode_head'):
+        assert alone[part].type == student[part].type
+    assert alone.decode_head.channels == student.decode_head.channels
+
+
+@pytest.mark.parametrize('installed', [True, False])
+def test_another_tracker(installed, tmp_path, monkeypatch):
+    config = read_config(write_files('training.md', tmp_path)['tracked.py'])
+    monkeypatch.setattr(trackers, 'find_spec', lambda name: name if installed else None)
+    with nullcontext() if installed else pytest.raises(ValueError, match='pip install wandb'):
+        check_config(config)

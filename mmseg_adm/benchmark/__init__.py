@@ -5,7 +5,7 @@ from .plan import Cell, Pair, Plan, Row
 from .reading import read_plan
 from .results import Results
 from .runs import check_plan, run_plan
-from .summary import Summary
+from .summary import Spread, Summary
 from .table import markdown_table, remarks
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     'Plan',
     'Results',
     'Row',
+    'Spread',
     'Summary',
     'check_plan',
     'draw_figures',

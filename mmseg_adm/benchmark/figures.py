@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -110,23 +110,27 @@ def _draw_classes(figure: Figure, summary: Summary, rows: list[Row]) -> bool:
     lines = [line for row in alone for line in summary.lines(row).values()]
     evaluations = [line['evaluations'][-1] for line in lines if line['evaluations']]
     classes = dict.fromkeys(key for each in evaluations for key in each if key.startswith(PREFIX))
-    compared = [row for row in rows if summary.gain(row, STUDENT)]
-    if not classes or not compared:
+    compared = {row: gains for row in rows if (gains := _class_gains(summary, row, classes))}
+    if not compared:
         return False
     axes = figure.subplots()
     width = 0.8 / len(compared)
-    for index, row in enumerate(compared):
-        gains = [summary.gain(row, STUDENT, what=key) for key in classes]
-        places = [place + (index - (len(compared) - 1) / 2) * width
-                  for place in range(len(classes))]  # fmt: skip
-        heights = [gain.mean if gain else 0 for gain in gains]
-        axes.bar(places, heights, width, color=_color(index), label=row.name)
+    for index, (row, gains) in enumerate(compared.items()):
+        shift = (index - (len(compared) - 1) / 2) * width
+        places = [place + shift for place, key in enumerate(classes) if key in gains]
+        axes.bar(places, list(gains.values()), width, color=_color(index), label=row.name)
     axes.axhline(0, color='0.3', linewidth=0.8)
     labels = [key.removeprefix(PREFIX) for key in classes]
     axes.set_xticks(range(len(classes)), labels, rotation=35, ha='right')
     axes.set_ylabel("student's IoU gained over alone")
     _legend_beside(axes)
     return True
+
+
+def _class_gains(summary: Summary, row: Row, classes: Iterable[str]) -> dict[str, float]:
+    """Mean gains of the student, of the classes that the row was scored by."""
+    gains = {key: summary.gain(row, STUDENT, what=key) for key in classes}
+    return {key: gain.mean for key, gain in gains.items() if gain}
 
 
 def _draw_foreground(figure: Figure, summary: Summary, rows: list[Row]) -> bool:

@@ -71,7 +71,7 @@ class Cell:
 
     @property
     def settings(self) -> str:
-        """A hash of all settings: cells with the same are one training."""
+        """A hash of all settings; cells with the same are one training."""
         return sha256(f'{self.row.settings} {self.seed}'.encode()).hexdigest()[:12]
 
     @property
@@ -136,7 +136,7 @@ class Plan:
 
     @cached_property
     def trainings(self) -> dict[str, Cell]:
-        """By settings, of all cells with the same ones the first: pairs may share rows."""
+        """By settings, the first of all cells with the same ones; pairs may share rows."""
         found: dict[str, Cell] = {}
         for cell in self.cells:
             found.setdefault(cell.settings, cell)

@@ -39,22 +39,21 @@ def check(args: argparse.Namespace) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
-    from rich.console import Console
-
     from mmseg_adm.benchmark.profiling import profile_step
     from mmseg_adm.config import check_registered
+    from mmseg_adm.tables import show
 
     from .launch import fit_to_machine
 
     # It reports how each weight was initialized.
     log_only('WARNING')
     if args.all:
-        Console(width=140).print(table_of_all(args))
+        show(table_of_all(args))
         return
     config = config_of(args)
     check_registered(config, ('train',))
     fit_to_machine(config)
-    Console(width=110).print(table_of_one(profile_step(config, args.rounds)))
+    show(table_of_one(profile_step(config, args.rounds)))
 
 
 def table_of_one(costs: list[StepCost]) -> Table:

@@ -44,6 +44,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         'and with --amp on a GPU',
     )
     parser.add_argument(
+        '--tensorboard',
+        action='store_true',
+        help='write losses, metrics and pictures for TensorBoard too, into the work dir',
+    )
+    parser.add_argument(
         '--skip-preflight', action='store_true', help='start without looking at the run first'
     )
 
@@ -69,6 +74,7 @@ def run(args: argparse.Namespace) -> None:
             allow_changes=args.allow_changes,
             amp=args.amp,
             channels_last=args.channels_last,
+            tensorboard=args.tensorboard,
             preflight=not args.skip_preflight,
             trust_checkpoint=args.trust_checkpoint,
             launcher=args.launcher,
@@ -91,6 +97,7 @@ def train(
     allow_changes: bool = False,
     amp: bool = False,
     channels_last: bool = False,
+    tensorboard: bool = False,
     preflight: bool = True,
     cfg_options: Mapping | None = None,
     pretrained: bool = True,
@@ -109,6 +116,7 @@ def train(
             effect.
         amp: Mixed precision: float16 on a GPU, bfloat16 on a CPU.
         channels_last: Lay out weights and maps with the channels last.
+        tensorboard: Write losses, metrics and pictures for TensorBoard too.
         preflight: Whether to look at the run first and refuse one that could only go wrong.
         cfg_options: Overrides by dotted key: ``{'train_cfg.max_iters': 1000}``.
         pretrained: Whether to start from checkpoints that would have to be downloaded.
@@ -117,8 +125,8 @@ def train(
             distributed training were started.
 
     Returns:
-        MMEngine's Runner after the last iteration: its ``model``, its ``work_dir``, and what was
-        logged in ``message_hub``.
+        MMEngine's Runner after the last iteration, with its ``model``, its ``work_dir``, and what
+        was logged in ``message_hub``.
 
     Raises:
         FileNotFoundError: If config, data or a checkpoint is not there.
@@ -131,6 +139,7 @@ def train(
     """
     from mmengine.dist import is_distributed
 
+    from mmseg_adm.config import add_tensorboard
     from mmseg_adm.config.lengths import check_lengths
     from mmseg_adm.engine import TrainingRunner, TrainingTermination, UnreadableSample
     from mmseg_adm.engine.checkpoints import newest_checkpoint, refuse_another_run
@@ -146,6 +155,8 @@ def train(
     )
 
     config = load_config(config, cfg_options, pretrained, trust_checkpoint)
+    if tensorboard:
+        add_tensorboard(config)
     opened_before = is_distributed()
     prepare_runner(config, work_dir, launcher)
     check_run(config)

@@ -10,9 +10,11 @@ from .pretrained import drop_downloads
 from .recipes import listed_recipes, recipe_of, recipes, wants_trained_teacher
 from .registered import check_registered
 from .schedules import POINTS, iterations_of, options_for_length
+from .trackers import add_tensorboard
 
 __all__ = [
     'POINTS',
+    'add_tensorboard',
     'check_config',
     'check_monitored',
     'check_registered',

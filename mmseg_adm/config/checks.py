@@ -10,6 +10,7 @@ from mmengine.registry import MODEL_WRAPPERS
 
 from .monitored import check_metrics, check_monitored
 from .registered import check_registered, class_of
+from .trackers import check_trackers
 
 # What a run on a data set takes beside it and its loop.
 NEEDED = {'train': ('optim_wrapper',), 'test': ('test_evaluator',)}
@@ -23,14 +24,15 @@ def check_config(config: Config, splits: tuple[str, ...] = ('train', 'val')) -> 
         splits: Which of its data sets it uses, the first one in any case.
 
     Raises:
-        ValueError: If a setting is missing, or a type, an option or a metric is not there; if
-            several processes would share the model otherwise than as copies.
+        ValueError: If a setting is missing, or a type, an option, a metric or a tracker's package
+            is not there; if several processes would share the model otherwise than as copies.
     """
     for key in (f'{splits[0]}_dataloader', f'{splits[0]}_cfg', *NEEDED[splits[0]]):
         if not config.get(key):
             raise ValueError(f'{config.filename or "the config"} has no {key}: nothing to run')
     check_parallel(config)
     check_registered(config, splits)
+    check_trackers(config)
     check_metrics(config, splits)
     if 'val' in splits:
         check_monitored(config)

@@ -14,7 +14,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.registry import DefaultScope, Registry
 from torch.utils.data import DataLoader
 
-from .structure import hooks_of, listed, metrics_of, schedules_of
+from .structure import backends_of, hooks_of, listed, metrics_of, schedules_of
 
 # Of a setting, beside the arguments of its type.
 ALWAYS = ('type', '_scope_')
@@ -23,6 +23,7 @@ OWN_SCOPE = 'mmseg_adm'
 TAKEN = {
     'hook': ('priority',),
     'loader': ('num_batch_per_epoch',),
+    'visualization backend': ('name',),
     'parameter scheduler': ('convert_to_iter_based', 'epoch_length'),
 }
 
@@ -168,6 +169,9 @@ def _places(config: Config, splits: tuple[str, ...]) -> Iterator[Place]:
         yield from _of_optimizers(config)
     if visualizer := config.get('visualizer'):
         yield Place('visualizer', visualizer, 'visualizer', registries.VISUALIZERS)
+    for path, backend in backends_of(config):
+        if isinstance(backend, Mapping):
+            yield Place(path, backend, 'visualization backend', registries.VISBACKENDS)
     if 'type' in (config.get('log_processor') or {}):
         processors = registries.LOG_PROCESSORS
         yield Place('log_processor', config.log_processor, 'log processor', processors)

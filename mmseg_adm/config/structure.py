@@ -117,6 +117,12 @@ def hooks_of(config: Config) -> list[tuple[str, Any]]:
     return [(path, hook) for path, hook in given if isinstance(hook, Mapping)]
 
 
+def backends_of(config: Config) -> list[tuple[str, Any]]:
+    """Paths and settings of what a run's visualizer writes by."""
+    visualizer = config.get('visualizer') or {}
+    return listed('visualizer.vis_backends', visualizer.get('vis_backends'))
+
+
 def _check_model(model: Mapping) -> None:
     for key, one in (('members', 'student'), ('methods', 'kd')):
         value = model.get(key)

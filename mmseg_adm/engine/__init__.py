@@ -1,6 +1,7 @@
 """Runner, hooks, loops and optimizer wrappers."""
 
 from .hooks import (
+    ChannelsLastHook,
     CheckpointHook,
     ConsensusPictureHook,
     DataCheckHook,
@@ -26,6 +27,7 @@ from .training import LostProcess, TrainingRunner
 
 __all__ = [
     'CPUAmpOptimWrapper',
+    'ChannelsLastHook',
     'CheckpointHook',
     'ClassIoUMetric',
     'ConsensusPictureHook',

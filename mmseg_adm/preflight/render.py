@@ -2,39 +2,28 @@
 
 from __future__ import annotations
 
-import io
-import shutil
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from mmseg_adm import tables
+
 from .report import Memory, Report
 
-MIN_WIDTH = 100
-LOG_WIDTH = 120
 COLORS = {'ok': 'green', 'warning': 'yellow', 'failed': 'bold red'}
 
 
 def print_report(report: Report) -> None:
     """Print to the terminal, or as plain text to whatever stands in its place."""
-    width = max(shutil.get_terminal_size().columns, MIN_WIDTH)
-    _console(width=width).print(_tables(report))
+    tables.show(_tables(report))
 
 
 def as_text(report: Report) -> str:
     """The same as plain text, for a log."""
-    file = io.StringIO()
-    _console(file=file, width=LOG_WIDTH).print(_tables(report))
-    return '\n'.join(line.rstrip() for line in file.getvalue().splitlines())
-
-
-def _console(**options: Any) -> Console:
-    # Names and messages are no markup.
-    return Console(markup=False, emoji=False, highlight=False, **options)
+    return tables.as_text(_tables(report))
 
 
 def _tables(report: Report) -> Group:

@@ -141,6 +141,9 @@ def test_figures_of_what_ran(plan, tmp_path):
     assert all(path.stat().st_size > 5000 for path in drawn)
 
 
+BY_CLASS = {seed: score | {'IoU.road': 80.0} for seed, score in SCORES['student'].items()}
+
+
 @pytest.mark.parametrize(
     ('scores', 'expected'),
     [
@@ -148,9 +151,10 @@ def test_figures_of_what_ran(plan, tmp_path):
         ({'dml': SCORES['dml']}, ['curves']),
         ({'student': SCORES['student']}, ['curves']),
         (SCORES, ['gain', 'curves']),
+        (SCORES | {'student': BY_CLASS}, ['gain', 'curves']),
         ({'dml': {0: {'nothing': 1.0}}}, []),
     ],
-    ids=['nothing', 'a method', 'a network alone', 'no classes', 'no score'],
+    ids=['nothing', 'a method', 'a network alone', 'no classes', 'classes of one', 'no score'],
 )
 def test_no_picture_is_empty(scores, expected, plan, tmp_path):
     summary = Summary(plan, fill(plan, tmp_path / 'raw.jsonl', scores))

@@ -317,3 +317,20 @@ def test_values_that_are_not_finite_are_no_values():
     image = np.random.default_rng(0).normal(size=(8, 8, 1)).astype(np.float32)
     image[0, 0], image[1, 1] = np.nan, np.inf
     assert len(np.unique(as_rgb(image))) > 30
+
+
+def test_the_student_alone_is_drawn_beside_the_distilled_one(make_runner, drawn, tmp_path):
+    """A frozen member that no method reads is evaluated and drawn, and costs a step nothing."""
+    runner = make_runner(iters=1)
+    plain = plain_config(runner.cfg, 'student').model
+    torch.save({'state_dict': build(plain, seed=3).state_dict()}, tmp_path / 'alone.pth')
+    alone = dict(plain, frozen=True, checkpoint=str(tmp_path / 'alone.pth'))
+    alone.pop('data_preprocessor')
+    runner = make_runner(iters=1, model__members__alone=alone)
+    ran = []
+    runner.model.network('alone').register_forward_hook(lambda *_: ran.append(runner.iter))
+    runner.train()
+    (panel,) = drawn
+    assert list(panel['predictions']) == ['student', 'teacher', 'alone']
+    assert runner.message_hub.log_scalars['val/alone/mIoU'].current() >= 0
+    assert set(ran) == {1}  # in the validation alone

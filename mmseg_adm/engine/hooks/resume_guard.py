@@ -23,7 +23,7 @@ class ResumeGuardHook(Hook):
     """Records what a run depends on in each checkpoint; compares when resuming.
 
     These are the settings of networks, methods, data, optimizers and schedules
-    (:func:`mmseg_adm.engine.settings.settings_of`), and the frozen members' weights. A training of
+    (``mmseg_adm.engine.settings.settings_of``), and the frozen members' weights. A training of
     another length, data elsewhere and other numbers of workers or processes are no difference.
     Checkpoints are read weights-only.
 

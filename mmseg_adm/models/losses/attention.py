@@ -99,8 +99,8 @@ def shifted_attention(maps: Tensor, valid: Tensor | None = None) -> tuple[Tensor
     """Attention that looks where ``maps`` does not, and the features that would have it (FFSD).
 
     Li et al., Distilling a Powerful Student Model via Online Knowledge Distillation
-    (arXiv 2103.14473). With a = A(F), n = |a| and a' = a/n: the target is n - a' where a' is
-    above the (D/3)-th smallest of its D valid entries and a' elsewhere; the features are
+    (arXiv 2103.14473). With ``a = A(F)``, ``n = |a|`` and ``a' = a/n``: the target is n - a' where
+    a' is above the (D/3)-th smallest of its D valid entries and a' elsewhere; the features are
     F + n (target - a') / C. Everywhere n * sqrt(64/D) stands for n: that is n at the paper's
     D = 8*8, and nothing depends on the resolution; it is at most 1000. No gradient.
 
@@ -134,7 +134,7 @@ def diversity(
 ) -> Tensor:
     """``mean_valid (A(F)/n - sg target)^2``: look where a peer does not (FFSD).
 
-    Li et al. (arXiv 2103.14473), n = |A(F)| * sqrt(64/D) as in :func:`shifted_attention`.
+    Li et al. (arXiv 2103.14473), ``n = |A(F)| * sqrt(64/D)`` as in :func:`shifted_attention`.
     Gradient reaches the student only.
 
     Args:

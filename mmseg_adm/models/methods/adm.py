@@ -66,14 +66,14 @@ class ADM(DistillationMethod):
 
     ==============  ===============  =========================================================
     ``consensus``   ``alignment``    ``sum c_p (1 - cos(fs_p, sg ft_p)) / sum c_p``
-    \\              ``modulation``   ``CE(classifier_s(c * fs), y)``
-    \\              ``imitation``    ``sum c_p KL(sg zt_p || zs_p) / sum c_p``
-    \\              ``channelwise``  ``1/K sum_k KL(pi_k(sg zt; c) || pi_k(zs; c))``
-    \\              ``reweighting``  ``CE(zs, y; c) - CE(zs, y)``
+    \\               ``modulation``   ``CE(classifier_s(c * fs), y)``
+    \\               ``imitation``    ``sum c_p KL(sg zt_p || zs_p) / sum c_p``
+    \\               ``channelwise``  ``1/K sum_k KL(pi_k(sg zt; c) || pi_k(zs; c))``
+    \\               ``reweighting``  ``CE(zs, y; c) - CE(zs, y)``
     ``divergence``  ``weighting``    ``CE(zt, y; d)``
-    \\              ``modulation``   ``CE(classifier_t(d * ft), y)``
-    \\              ``repulsion``    ``sum d_p cos(sg fs_p, ft_p) / sum d_p``
-    \\              ``reweighting``  ``CE(zt, y; d) - CE(zt, y)``
+    \\               ``modulation``   ``CE(classifier_t(d * ft), y)``
+    \\               ``repulsion``    ``sum d_p cos(sg fs_p, ft_p) / sum d_p``
+    \\               ``reweighting``  ``CE(zt, y; d) - CE(zt, y)``
     ==============  ===============  =========================================================
 
     with ``CE(z, y; w) = sum w_p q_p CE_p / sum w_p q_p``, q_p what the member's own cross

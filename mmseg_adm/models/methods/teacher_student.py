@@ -61,7 +61,7 @@ class TeacherStudentMethod(DistillationMethod):
 
     @abstractmethod
     def losses(self, step: DistillationStep, student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
-        """Compare two maps; what is returned is what :meth:`forward` returns.
+        """Compare two maps; what is returned is what ``forward`` returns.
 
         Args:
             step: Labels, valid positions and divisors of the batch.
