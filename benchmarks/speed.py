@@ -35,7 +35,7 @@ from torch.utils.data import DataLoader, Dataset
 import mmseg_adm
 from mmseg_adm.benchmark.profiling import (
     StepCost,
-    layout_of,
+    lay_out,
     profile_step,
     random_batch,
     take_turns,
@@ -176,7 +176,8 @@ def plain_network(config: Config) -> BaseSegmentor:
     """On its device, with random weights."""
     network = MODELS.build(config.model)
     network.init_weights()
-    return network.to('cuda' if CUDA else 'cpu', memory_format=layout_of(config))
+    lay_out(network.to('cuda' if CUDA else 'cpu'), config)
+    return network
 
 
 @torch.no_grad()

@@ -18,12 +18,12 @@ from mmengine.registry import HOOKS, MODELS, init_default_scope
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS as MMSEG_MODELS
 from mmseg.structures import SegDataSample
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmseg_adm.config import is_average, is_bridge, is_distillation_config
 from mmseg_adm.config.registered import class_of
 from mmseg_adm.config.structure import hooks_of
-from mmseg_adm.engine.hooks import ChannelsLastHook
+from mmseg_adm.engine.hooks.channels_last import ChannelsLastHook, use_channels_last
 from mmseg_adm.export import plain_config
 from mmseg_adm.mistakes import building
 from mmseg_adm.models import KnowledgeDistiller
@@ -115,7 +115,7 @@ def profile_step(
     init_default_scope(config.get('default_scope', 'mmseg'))
     with building('model'):
         model = _distiller(config)
-    model.to(memory_format=layout_of(config))
+    lay_out(model, config)
     names = list(model.methods)
     helpers = [name for name, member in config.model.members.items()
                if is_bridge(member or {}) or is_average(member or {})]  # fmt: skip
@@ -160,10 +160,10 @@ def profile_step(
     return costs
 
 
-def layout_of(config: Config) -> torch.memory_format:
-    """How a training would lay out the weights."""
-    kinds = [class_of(hook.get('type'), HOOKS) for _, hook in hooks_of(config)]
-    return torch.channels_last if ChannelsLastHook in kinds else torch.preserve_format
+def lay_out(model: nn.Module, config: Config) -> None:
+    """Lay out the weights as a training of this config would, in place."""
+    if any(class_of(hook.get('type'), HOOKS) is ChannelsLastHook for _, hook in hooks_of(config)):
+        use_channels_last(model)
 
 
 def _distiller(config: Config) -> KnowledgeDistiller:

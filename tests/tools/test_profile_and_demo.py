@@ -60,6 +60,10 @@ def test_the_layout_of_the_config_is_profiled(tmp_path, monkeypatch):
     config = small(tmp_path)
     config.model.methods = dict(dml=dict(type='mmseg_adm.DML'))
     config.custom_hooks = [dict(type='mmseg_adm.ChannelsLastHook')]
+    with pytest.raises(ValueError, match='channels_last on a CPU: the 1x1 convolution'):
+        profile_step(config, rounds=1, warmup=0)
+    for member in config.model.members.values():
+        shrink(member, 16)
     layouts = set()
     loss = KnowledgeDistiller.loss
 

@@ -28,13 +28,22 @@ class ChannelsLastHook(Hook):
         Raises:
             ValueError: On a CPU, if a layer is one whose gradient oneDNN writes past its buffer.
         """
-        if not torch.cuda.is_available():
-            check_narrow_strides(runner.model)
-        runner.model.to(memory_format=torch.channels_last)
+        use_channels_last(runner.model)
 
     def before_test(self, runner: Runner) -> None:
         """Likewise."""
         runner.model.to(memory_format=torch.channels_last)
+
+
+def use_channels_last(model: nn.Module) -> None:
+    """Lay out all weights with the channels last, in place, for training.
+
+    Raises:
+        ValueError: As :func:`check_narrow_strides`, on a CPU.
+    """
+    if not torch.cuda.is_available():
+        check_narrow_strides(model)
+    model.to(memory_format=torch.channels_last)
 
 
 def check_narrow_strides(model: nn.Module) -> None:
