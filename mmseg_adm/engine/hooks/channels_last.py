@@ -1,5 +1,7 @@
 """Convolutions in channels_last, which many devices compute faster."""
 
+from typing import Any
+
 import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -35,7 +37,7 @@ class ChannelsLastHook(Hook):
         runner.model.to(memory_format=torch.channels_last)
 
 
-def use_channels_last(model: nn.Module) -> None:
+def use_channels_last(model: Any) -> None:
     """Lay out all weights with the channels last, in place, for training.
 
     Raises:
