@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from pathlib import Path
 
+import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
@@ -149,6 +151,11 @@ def demo_config(
             shrink(config.model.members[member], width)
     config.merge_from_dict({key.replace('__', '.'): value for key, value in options.items()})
     return config
+
+
+def quick_in(cases: Iterable, *quick: object) -> list:
+    """The cases as parameters; all but those of ``quick`` are slow."""
+    return [pytest.param(case, marks=[] if case in quick else [pytest.mark.slow]) for case in cases]
 
 
 def narrow(network: dict, width: int) -> None:

@@ -2,7 +2,7 @@ import sys
 
 import pytest
 import torch
-from factory import ROOT
+from factory import ROOT, quick_in
 from mmengine.config import Config
 from mmengine.registry import MODELS
 from plans import PAIR, SETTING, TRAINING, shipped, tiny_plan, write_plan
@@ -15,10 +15,12 @@ DATASET = 'train_dataloader.dataset.dataset'
 PLANS = sorted(path for path in ROOT.glob('benchmarks/*.py') if 'pairs = ' in path.read_text())
 
 
-@pytest.mark.parametrize('path', PLANS, ids=lambda path: path.stem)
-def test_shipped_plans_are_read(path):
-    plan = read_plan(path)
-    assert plan.name == path.stem
+@pytest.mark.parametrize(
+    'name', quick_in([path.stem for path in PLANS], 'camvid_pretrained', 'camvid_regime')
+)
+def test_shipped_plans_are_read(name):
+    plan = read_plan(ROOT / 'benchmarks' / f'{name}.py')
+    assert plan.name == name
     assert len({cell.key for cell in plan.cells}) == len(plan.cells)
     for pair in plan.pairs:  # Two pairs may share a network.
         assert len({row.settings for row in pair.rows}) == len(pair.rows)

@@ -83,9 +83,9 @@ def differ_by_place(runner):
     ('config', 'maps'),
     [
         (f'adm/adm_{PAIR}', MAPS),
-        (f'adm/adm-offline_{PAIR}', MAPS),
         (f'dml/dml_{PAIR}', set()),
-        (f'cwd/cwd_{PAIR}', set()),
+        pytest.param(f'adm/adm-offline_{PAIR}', MAPS, marks=pytest.mark.slow),
+        pytest.param(f'cwd/cwd_{PAIR}', set(), marks=pytest.mark.slow),
     ],
 )
 def test_a_picture_is_written_after_the_validation(config, maps, make_runner, drawn, tmp_path):

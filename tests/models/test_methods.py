@@ -88,13 +88,9 @@ def test_divergences_of_identical_members_are_zero(variant):
 
 
 def first_of_its_kind(variant, term):
-    """Whether no variant before it has this term, or this reading of it, elsewhere."""
-    readings = [{key: each.options.get(key) for key in ('consensus', 'divergence')}
-                for each in (variant, *VARIANTS)]  # fmt: skip
+    """Whether no variant of the method before it has this term."""
     return variant is next(
-        each
-        for each, reading in zip(VARIANTS, readings[1:], strict=True)
-        if each.method == variant.method and term in each.terms and reading == readings[0]
+        each for each in VARIANTS if each.method == variant.method and term in each.terms
     )
 
 

@@ -75,8 +75,8 @@ def train(config, enabled, folder):
     ('method', 'name', 'stock'),
     [
         ('ADM', 'alignment-weighting-logits', False),
-        ('FFSD', 'default', True),
-        ('MGD', 'default', True),
+        pytest.param('FFSD', 'default', True, marks=pytest.mark.slow),
+        pytest.param('MGD', 'default', True, marks=pytest.mark.slow),
         ('SOKD', 'default', True),
         ('SwitOKD', 'default', False),
     ],
