@@ -36,9 +36,8 @@ def check(args: argparse.Namespace) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    from rich.console import Console
-
     from mmseg_adm.datasets.synthetic_city import write_synthetic_city
+    from mmseg_adm.tables import show
 
     from .flags import options_of
     from .launch import load_config
@@ -61,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     for command in (('test', config, checkpoint), ('export', config, checkpoint, '--out', student)):
         if status := _run(*command):
             return status
-    Console().print(closing_table(work_dir, student))
+    show(closing_table(work_dir, student))
     return 0
 
 
