@@ -11,9 +11,11 @@ PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist loadfile
 demo: $(VENV)/installed
 	$(VENV)/bin/mmseg-adm demo
 
-# The site, in an environment without PyTorch; a link or a reference that leads nowhere fails.
+# The site, in an environment without PyTorch; a link or a reference that leads nowhere fails. Anew each
+# time: Sphinx does not see that a page is made of a docstring that has changed.
 docs: $(VENV_DOCS)/installed
-	$(VENV_DOCS)/bin/sphinx-build --fail-on-warning --keep-going -q -c docs . build/site
+	$(VENV_DOCS)/bin/sphinx-build --fail-on-warning --keep-going --fresh-env -q -c docs . \
+	    build/site
 	@echo "wrote build/site/index.html"
 
 test: lint

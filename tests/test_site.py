@@ -75,7 +75,17 @@ def test_every_page_is_in_the_index():
 def build(folder: Path) -> subprocess.CompletedProcess:
     if not SPHINX.is_file():
         pytest.skip(f'no {SPHINX}: `make docs` makes it')
-    command = [SPHINX, '--fail-on-warning', '--keep-going', '-q', '-c', 'docs', '.', 'build/site']
+    command = [
+        SPHINX,
+        '--fail-on-warning',
+        '--keep-going',
+        '--fresh-env',
+        '-q',
+        '-c',
+        'docs',
+        '.',
+        'build/site',
+    ]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
