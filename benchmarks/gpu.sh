@@ -38,7 +38,7 @@ part() {
 
 part info $((limit / 8)) "$python" -m mmseg_adm info
 # shellcheck disable=SC2086
-part tests $((limit / 3)) "$python" -m pytest -q -m gpu -p no:cacheprovider ${PYTEST:--n 4 tests}
+part tests $((limit / 3)) "$python" -m pytest -q -m gpu -p no:cacheprovider ${PYTEST:--n 4 tests/test_gpu.py}
 # shellcheck disable=SC2086
 part speed_512x1024 $((limit / 5)) "$python" -W ignore benchmarks/speed.py ${SPEED:---pairs pspnet-r101-512x1024 \
     --classes 19 --methods adm cwd --precision float32 float16 bfloat16 --rounds 5}

@@ -142,7 +142,7 @@ def profile_step(
         if name in variants:
             active = variants[name]
             with _running(model, active, helpers):
-                memory = weight_bytes(model) + state_bytes(wrapper)
+                memory = weight_bytes(model) + state_bytes(wrapper, model)
                 extra = [model.methods, *(model.network(name) for name in helpers if active)]
                 parameters = [each for module in extra for each in module.parameters()]
         memory += peak_bytes(steps[name])

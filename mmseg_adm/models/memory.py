@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from mmengine.optim import OptimWrapperDict
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def bytes_of(tensors: Iterable[Tensor]) -> int:
@@ -25,13 +25,13 @@ def weight_bytes(model: Any) -> int:
                     for tensor in (*network.parameters(), *network.buffers()))  # fmt: skip
 
 
-def state_bytes(optim_wrapper: Any) -> int:
-    """What its optimizers keep by now, such as momentum."""
+def state_bytes(optim_wrapper: Any, model: nn.Module) -> int:
+    """What its optimizers keep by now of what is in the model, such as momentum."""
     return bytes_of(
         value
         for optimizer in optimizers_in(optim_wrapper)
-        for state in optimizer.state.values()
-        for value in state.values()
+        for parameter in model.parameters()
+        for value in optimizer.state.get(parameter, {}).values()
         if isinstance(value, Tensor)
     )
 

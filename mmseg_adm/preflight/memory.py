@@ -87,7 +87,7 @@ class Trial:
         self._drop_gradients()
         # DistributedDataParallel gathers gradients in buckets: a second copy of them.
         exchange = bytes_of(self.parameters) if processes > 1 else 0
-        self.kept = Memory(weight_bytes(model), state_bytes(optim_wrapper), exchange, 0, '')
+        self.kept = Memory(weight_bytes(model), state_bytes(optim_wrapper, model), exchange, 0, '')
 
     def _set_gradients(self) -> None:
         for parameter in self.parameters:

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from mmengine.optim import OptimWrapper
+from torch import nn
 
-from mmseg_adm.models.memory import peak_bytes
+from mmseg_adm.models.memory import peak_bytes, state_bytes
 
 pytestmark = pytest.mark.core
 
@@ -66,3 +68,15 @@ def test_a_profiler_that_runs_is_left_alone():
             peak_bytes(lambda: numbers() + 1)
         numbers()
     assert 'aten::zeros' in {event.name for event in profiler.function_events}
+
+
+def test_what_an_optimizer_keeps_counts_for_what_is_in_the_model():
+    model = nn.ModuleDict(dict(member=nn.Linear(4, 4), method=nn.Linear(100, 100)))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    wrapper = OptimWrapper(optimizer)
+    assert state_bytes(wrapper, model) == 4 * (20 + 10100)
+    del model['method']
+    assert state_bytes(wrapper, model) == 4 * 20
