@@ -5,6 +5,10 @@ VENV_OPENMMLAB ?= .venv-openmmlab
 VENV_DOCS ?= .venv-docs
 # A file stays in one process: what its tests share is made once.
 PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist loadfile
+# What setup.py asks for, said before pip refuses to fill the environment.
+FITS = $(PYTHON) -c 'import sys; (3, 10) <= sys.version_info[:2] <= (3, 13) or sys.exit("mmseg_adm \
+    needs Python 3.10 to 3.13, and $(PYTHON) is " + sys.version.split()[0] + ". Name another: make \
+    ... PYTHON=python3.12")'
 
 .PHONY: demo docs test test-slow test-openmmlab lint clean
 
@@ -36,12 +40,14 @@ test-openmmlab: $(VENV_OPENMMLAB)/installed
 	    -m "core and not slow"
 
 $(VENV)/installed: setup.py constraints.txt mmseg_adm/stack.py
+	@$(FITS)
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install -c constraints.txt -e ".[onedl,test]"
 	touch $@
 
 # mmcv-lite and a stand-in for mmcv's compiled operators, which take an hour to build.
 $(VENV_OPENMMLAB)/installed: setup.py constraints.txt mmseg_adm/stack.py tests/stand_ins/mmcv_ext.py
+	@$(FITS)
 	$(PYTHON) -m venv $(VENV_OPENMMLAB)
 	$(VENV_OPENMMLAB)/bin/python -m pip install -c constraints.txt -e ".[test]" \
 	    mmengine==0.10.7 mmcv-lite==2.1.0 mmsegmentation==1.2.2 ftfy regex

@@ -44,7 +44,7 @@ setup(
     long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
-    python_requires='>=3.10,<3.13',
+    python_requires='>=3.10,<3.14',
     entry_points={'console_scripts': ['mmseg-adm = mmseg_adm.commands.main:main']},
     packages=find_packages(include=['mmseg_adm', 'mmseg_adm.*']),
     install_requires=[

@@ -1,4 +1,7 @@
-"""Every shipped CamVid config on the real images, as it is but for its length."""
+"""Shipped CamVid configs on the real images, as they are but for their length.
+
+One of each kind: what they train is what tests/config/test_shipped.py trains on drawn images.
+"""
 
 import pytest
 import torch
@@ -12,7 +15,8 @@ from mmseg_adm.checkpoint import install_safe_loading
 
 pytestmark = pytest.mark.slow
 
-CONFIGS = {path.stem.split('_')[0]: path for path in ROOT.glob('configs/*/[!p]*_camvid-96x128.py')}
+KINDS = ('adm', 'adm-finetune', 'cwd', 'ffsd', 'sokd')
+CONFIGS = {name: next(ROOT.glob(f'configs/*/{name}_*_camvid-96x128.py')) for name in KINDS}
 ITERS = 3
 
 

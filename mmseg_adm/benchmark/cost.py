@@ -24,8 +24,9 @@ from .profiling import use_untrained_teachers
 
 # The backward pass takes the gradients of activations and of weights: twice the forward pass.
 TRAINED, TEACHING = 3, 1
-# By network, crop, and whether it trains.
+# By network, crop, and whether it trains; by settings and processes of a row.
 _counted: dict[tuple, float | None] = {}
+_totals: dict[tuple[str, int], float | None] = {}
 
 
 def multiply_adds(row: Row, processes: int = 1) -> float | None:
@@ -45,6 +46,13 @@ def multiply_adds(row: Row, processes: int = 1) -> float | None:
     Raises:
         ValueError: If the networks cannot be built.
     """
+    key = row.settings, processes
+    if key not in _totals:
+        _totals[key] = _total(row, processes)
+    return _totals[key]
+
+
+def _total(row: Row, processes: int) -> float | None:
     config = row.resolved()
     crop = config.model.get('data_preprocessor', {}).get('size')
     images = config.train_dataloader.batch_size * processes

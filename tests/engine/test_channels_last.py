@@ -9,8 +9,6 @@ from mmseg_adm.commands.launch import CHANNELS_LAST, enable_channels_last
 from mmseg_adm.commands.main import parse
 from mmseg_adm.engine import QuietRunner
 
-pytestmark = pytest.mark.core
-
 
 def trained(city, work_dir, channels_last, width=16, **options):
     config = demo_config(city, work_dir, iters=3, **options)

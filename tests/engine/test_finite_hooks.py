@@ -15,8 +15,6 @@ from mmseg_adm.checkpoint import read_checkpoint
 from mmseg_adm.engine import FiniteLossHook, FiniteWeightsHook, QuietRunner, host_copy
 from mmseg_adm.models.methods import ADM
 
-pytestmark = pytest.mark.core
-
 ITERS = 6
 GROUP = dict(optimizer=dict(type='SGD', lr=0.01, momentum=0.9, weight_decay=0.1))
 GROUPS = dict(

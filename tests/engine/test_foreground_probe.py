@@ -8,7 +8,6 @@ from mmengine.runner import Runner
 from mmseg_adm.engine.hooks import foreground_probe
 from mmseg_adm.export import plain_config
 
-pytestmark = pytest.mark.core
 THINGS = ('person', 'car')
 
 

@@ -15,8 +15,6 @@ from mmseg_adm.preflight.data import smallest_batch
 from mmseg_adm.preflight.overview import describe_methods
 from mmseg_adm.preflight.terms import check_terms, find_terms, try_step
 
-pytestmark = pytest.mark.core
-
 PAIR = dict(student=network(4, classes=19), teacher=network(8, classes=19))
 
 
