@@ -32,7 +32,7 @@ pairs = {
         methods={
             'adm': 'adm',
             'adm-ones': dict(config='adm', cfg_options=ones),
-            'adm-shuffled': dict(config='adm', cfg_options=shuffled),
+            'adm-shuffled': dict(config='adm', cfg_options=shuffled, seeds=few),
             'dml': rows['dml'],
             'cwd': rows['cwd'],
             'kd': dict(rows['kd'], seeds=few),
@@ -47,7 +47,7 @@ pairs = {
         methods={
             'adm-finetune': 'adm-finetune',
             'adm-finetune-ones': dict(config='adm-finetune', cfg_options=ones),
-            'adm-finetune-shuffled': dict(config='adm-finetune', cfg_options=shuffled),
+            'adm-finetune-shuffled': dict(config='adm-finetune', cfg_options=shuffled, seeds=few),
             'cwd': rows['cwd'],
             'kd': rows['kd'],
             'consensus-cwd': dict(config='consensus-cwd', fills_budget=True, seeds=few),

@@ -6,17 +6,23 @@ import fcntl
 import json
 import os
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from torch import Tensor
+
 from mmseg_adm.checkpoint import read_checkpoint, weights_of
+from mmseg_adm.engine.known_predictions import fingerprint
 from mmseg_adm.writing import write_text
 
 from .provenance import fingerprint_of, logged_rows
+from .settings import STUDENT
 
 # What ForegroundProbeHook logs.
 PROBE = 'probe/'
+# In a distiller's weights.
+MEMBER = f'members.{STUDENT}.'
 DONE, FAILED, CHECKED = 'done', 'failed', 'checked'
 
 
@@ -117,7 +123,15 @@ def collect(work_dir: Path) -> dict:
         'extra parameters': sum(
             value.numel() for key, value in weights.items() if key.startswith('methods.')
         ),
+        'student': student_hash(weights),
     }
+
+
+def student_hash(weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 of the student's names and values: the same for a checkpoint and its export."""
+    own = {key.removeprefix(MEMBER): value for key, value in weights.items()
+           if key.startswith(MEMBER)}  # fmt: skip
+    return fingerprint(dict(sorted((own or weights).items()))).hex()
 
 
 def last_checkpoint(work_dir: Path) -> Path | None:

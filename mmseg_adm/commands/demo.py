@@ -1,4 +1,4 @@
-"""A teacher, a student alone, and the same student distilled, on drawn data."""
+"""Train a student alone, the same distilled, and a teacher."""
 
 from __future__ import annotations
 

@@ -3,12 +3,13 @@
 import json
 
 import pytest
+import torch
 from command_line import command
 from factory import DEMO, demo_config
 from mmengine.runner import Runner
 from plans import SCORES, line_of, tiny_plan
 
-from mmseg_adm.benchmark.results import collect
+from mmseg_adm.benchmark.results import collect, student_hash
 
 
 @pytest.fixture(scope='module')
@@ -35,6 +36,15 @@ def test_a_training_is_collected_from_its_own_log(trained):
     assert found['seconds per iteration'] > 0
     assert 0 <= found['share of data waiting'] <= 1
     assert found['extra parameters'] == 8 * 16  # the projection of ADM
+
+
+def test_the_student_is_told_by_its_weights(trained, tmp_path):
+    found = collect(trained)['student']
+    (exported,) = trained.glob('student_iter_2.pth')
+    weights = torch.load(exported, weights_only=True)['state_dict']
+    assert student_hash(weights) == found
+    weights['decode_head.conv_seg.bias'][0] += 1e-6
+    assert student_hash(weights) != found
 
 
 def test_an_evaluation_that_was_made_twice_counts_once(trained, tmp_path):

@@ -221,8 +221,8 @@ def save_teacher(paired: Config, path: str) -> None:
 
 
 def is_long(index, names):
-    """All but every fourth pair, and large images."""
-    return index % 4 > 0 or bool(SIZES.keys() & set(names))
+    """All but every twelfth pair, and large images."""
+    return index % 12 > 0 or bool(SIZES.keys() & set(names))
 
 
 @pytest.mark.parametrize(

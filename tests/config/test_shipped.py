@@ -285,6 +285,7 @@ STEPS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('stem', sorted(STEPS))
 def test_trains_one_step(stem, tmp_path):
     config = small(stem)

@@ -2,7 +2,15 @@
 
 import pytest
 import torch
-from factory import ROOT, demo_config, differences, raw_batch, save_segmentor, segmentor
+from factory import (
+    ROOT,
+    demo_config,
+    differences,
+    quick_in,
+    raw_batch,
+    save_segmentor,
+    segmentor,
+)
 from method_cases import METHODS
 from mmengine.config import Config
 from mmengine.runner import Runner
@@ -92,7 +100,7 @@ def state_of(path):
     return dict(checkpoint['state_dict']), checkpoint['optimizer'], checkpoint['param_schedulers']
 
 
-@pytest.mark.parametrize('name', RUNS)
+@pytest.mark.parametrize('name', quick_in(RUNS, 'online'))
 def test_a_resumed_step_is_the_same_step(name, trained, city, teacher, tmp_path):
     folder = trained(name)
     first, second = (state_of(folder / f'iter_{i}.pth') for i in (1, 2))

@@ -221,8 +221,7 @@ def own_city(city, tmp_path):
     return tmp_path / 'city'
 
 
-@pytest.mark.parametrize('workers', [0, 1])
-@pytest.mark.parametrize('kind', ['leftImg8bit', 'gtFine'])
+@pytest.mark.parametrize(('kind', 'workers'), [('leftImg8bit', 0), ('gtFine', 1)])
 def test_a_file_that_breaks_is_named_and_how_to_go_on(kind, workers, at, own_city, tmp_path):
     def break_files():
         for path in (own_city / kind / 'train').rglob('*.png'):

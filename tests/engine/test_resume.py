@@ -36,7 +36,7 @@ CASES = {
 }
 
 # A second look at what others show.
-LONG = ('two workers', 'accumulation')
+LONG = ('two workers', 'accumulation', 'frozen teacher')
 
 
 class Interruption(Exception):
@@ -185,6 +185,7 @@ def test_a_rank_that_is_added_to_the_seed_leaves_one_stream(make_config, tmp_pat
     assert runner.iter == ITERS
 
 
+@pytest.mark.slow
 def test_the_stock_data_stream_does_not_resume_exactly(make_config, tmp_path):
     def configure(folder, **options):
         config = make_config(tmp_path / folder, **options)

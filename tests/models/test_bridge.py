@@ -102,6 +102,9 @@ CASES = {
     ),
 }  # fmt: skip
 
+# Stages, and a split by name.
+QUICK = ('ResNet', 'HRNet')
+
 
 @pytest.fixture(scope='module')
 def checkpoint(tmp_path_factory):
@@ -156,7 +159,7 @@ def count(module):
 # ---------------------------------------------------------------------------- what it is made of
 
 
-@pytest.mark.parametrize('name', CASES)
+@pytest.mark.parametrize('name', quick_in(CASES, *QUICK))
 def test_what_comes_after_the_split_trains(name, bridged):
     model = bridged(name)
     paths = (*(f'backbone.{path}.' for path in CASES[name][3]), 'decode_head.')
@@ -171,7 +174,7 @@ def test_what_comes_after_the_split_trains(name, bridged):
         assert (value.grad is not None) == (key in expected), key
 
 
-@pytest.mark.parametrize('name', CASES)
+@pytest.mark.parametrize('name', quick_in(CASES, *QUICK))
 def test_nothing_of_the_teacher_is_saved(name, bridged):
     model = bridged(name)
     teacher = model.network('teacher')
@@ -187,7 +190,7 @@ def test_nothing_of_the_teacher_is_saved(name, bridged):
     assert not inside & {id(module) for module in teacher.modules()}
 
 
-@pytest.mark.parametrize('name', CASES)
+@pytest.mark.parametrize('name', quick_in(CASES, *QUICK))
 def test_a_copy_of_the_teacher_predicts_as_it_does(name, bridged):
     model = bridged(name, init='teacher').eval()
     with torch.no_grad():
@@ -202,7 +205,7 @@ def test_a_copy_of_the_teacher_predicts_as_it_does(name, bridged):
         assert_close(one.seg_logits.data, other.seg_logits.data, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize('name', quick_in(CASES, 'ResNet'))
+@pytest.mark.parametrize('name', quick_in(CASES, *QUICK))
 def test_a_fresh_one_is_drawn_from_the_seed(name, bridged):
     first, again, other = (bridged(name, seed=seed) for seed in (0, 0, 1))
     states = [model.members['bridge'].state_dict() for model in (first, again, other)]
@@ -252,7 +255,7 @@ def test_fresh_is_fresh_whatever_the_segmentor_is_initialised_with(bridged, chec
 # --------------------------------------------------------------------------------------- a step
 
 
-@pytest.mark.parametrize('name', CASES)
+@pytest.mark.parametrize('name', quick_in(CASES, *QUICK))
 def test_the_shared_stages_run_once_a_step(name, bridged):
     model = bridged(name).train()
     module = model.network('teacher').backbone.get_submodule(CASES[name][2])
@@ -269,7 +272,7 @@ def test_the_shared_stages_run_once_a_step(name, bridged):
     assert len(calls) == 3
 
 
-@pytest.mark.parametrize('name', CASES)
+@pytest.mark.parametrize('name', quick_in(CASES, *QUICK))
 def test_it_reads_the_maps_of_its_own_step(name, bridged, monkeypatch):
     model = bridged(name).train()
     batches = [raw_batch(seed=seed) for seed in (1, 2)]

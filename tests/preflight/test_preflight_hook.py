@@ -77,7 +77,7 @@ def train(config, enabled, folder):
         ('ADM', 'alignment-weighting-logits', False),
         pytest.param('FFSD', 'default', True, marks=pytest.mark.slow),
         pytest.param('MGD', 'default', True, marks=pytest.mark.slow),
-        ('SOKD', 'default', True),
+        pytest.param('SOKD', 'default', True, marks=pytest.mark.slow),
         ('SwitOKD', 'default', False),
     ],
 )
