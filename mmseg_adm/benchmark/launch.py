@@ -187,7 +187,8 @@ def _flags(options: Mapping[str, object], path: str = '') -> Iterator[str]:
 
 
 def _written(value: object) -> str:
-    """As ``--cfg-options`` reads it: lists in brackets, no white space."""
+    """As ``--cfg-options`` reads it: lists in brackets, tuples in parentheses, no white space."""
     if isinstance(value, (list, tuple)):
-        return '[' + ','.join(map(_written, value)) + ']'
+        inner = ','.join(map(_written, value))
+        return f'({inner})' if isinstance(value, tuple) else f'[{inner}]'
     return str(value)

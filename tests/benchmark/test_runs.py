@@ -321,7 +321,10 @@ def test_a_command_trains_or_checks_or_only_reports(flags, expected, tmp_path, m
 
 
 def test_overrides_reach_the_command_as_they_are(tmp_path):
-    given = {'model.test_cfg': dict(mode='slide', crop_size=(4, 6)), 'train_cfg.val_begin': None}
+    given = {
+        'model.test_cfg': dict(mode='slide', crop_size=(4, 6), stride=[(3,), 2]),
+        'train_cfg.val_begin': None,
+    }
     options = {**given, 'model.decode_head': dict(_delete_=True, type='FCNHead', dropout_ratio=0.0)}
     written = argparse.ArgumentParser()
     written.add_argument('--cfg-options', nargs='+', action=DictAction)
@@ -331,8 +334,7 @@ def test_overrides_reach_the_command_as_they_are(tmp_path):
     first, second = Config(base), Config(base)
     first.merge_from_dict(options)
     second.merge_from_dict(read)
-    assert second.model.test_cfg.crop_size == [4, 6]
-    second.model.test_cfg.crop_size = tuple(second.model.test_cfg.crop_size)
+    assert second.model.test_cfg.crop_size == (4, 6)
     assert first.to_dict() == second.to_dict()
 
 
