@@ -106,4 +106,5 @@ def test_a_package_beside_what_is_there(tmp_path):
         "print(type(model).__name__, 'mmseg_adm' in sys.modules)\" "
         f'{exported.with_suffix(".py")} {exported}'
     )
-    assert printed.split() == ['EncoderDecoder', 'False']
+    # onedl's mmseg prints a line of its own.
+    assert printed.splitlines()[-1] == 'EncoderDecoder False'
