@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from typing import Any
 
 import torch
@@ -40,28 +38,6 @@ def count_flops(network: nn.Module, crop: tuple[int, int], auxiliary: bool = Fal
             return float(analyzer.total() - sum(by_module[name] for name in shared))
     except Exception:  # tracing fails on what it has no rule for: the reader then says so
         return None
-
-
-def seconds_per_image(network: Any, size: tuple[int, int], rounds: int = 10) -> float:
-    """Median time in which a segmentor makes a label map of one image, batch 1, after a warm-up.
-
-    Args:
-        network: A segmentor; it is left in evaluation mode.
-        size: (H, W) of the image.
-        rounds: Images that count.
-    """
-    device = next(network.parameters()).device
-    image = torch.zeros(1, input_channels(network), *size, device=device)
-    metas = [dict(ori_shape=size, img_shape=size)]
-    network.eval()
-    times = []
-    with torch.inference_mode():
-        for _ in range(2 + rounds):
-            start = time.perf_counter()
-            # Onto the host: a GPU has then done all of it.
-            network.encode_decode(image, metas).argmax(1).cpu()
-            times.append(time.perf_counter() - start)
-    return statistics.median(times[2:])
 
 
 def input_channels(network: nn.Module) -> int:
