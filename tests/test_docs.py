@@ -133,6 +133,7 @@ def small_pair(city) -> dict:
     }
 
 
+@pytest.mark.slow
 def test_the_config_that_mmrazors_becomes(city, tmp_path):
     """It is the shipped one of CWD, and trains."""
     path = write_files('mmrazor.md', tmp_path)['cwd_from_mmrazor.py']

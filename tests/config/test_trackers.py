@@ -77,6 +77,7 @@ def test_without_tensorboard_the_flag_is_one_line_and_nothing_is_left(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_losses_metrics_and_pictures_are_written_for_tensorboard(city, tmp_path):
     pytest.importorskip('tensorboard')
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

@@ -74,6 +74,7 @@ def test_things_get_smaller_towards_the_horizon():
     assert all(2 < near / far < 7 for near, far in pairwise(sizes))
 
 
+@pytest.mark.slow
 def test_all_classes_in_both_splits(data_root: Path):
     for split in ('train', 'val'):
         counts = np.bincount(read_split(data_root, split)[1].ravel(), minlength=256)

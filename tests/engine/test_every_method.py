@@ -116,7 +116,7 @@ def test_a_resumed_step_is_the_same_step(name, trained, city, teacher, tmp_path)
     assert differences(state_of(tmp_path / 'iter_2.pth'), second) == []
 
 
-@pytest.mark.parametrize('name', RUNS)
+@pytest.mark.parametrize('name', quick_in(RUNS, 'online'))
 def test_the_student_is_a_plain_segmentor(name, trained):
     folder, student = trained(name), RUNS[name][0].student
     config = Config.fromfile(folder / f'{student}_iter_2.py')

@@ -24,6 +24,7 @@ def probes(work_dir):
     return [row for row in rows if 'probe/response_student' in row]
 
 
+@pytest.mark.slow
 def test_a_run_is_probed_and_not_changed(city, tmp_path):
     runner = Runner.from_cfg(probing(city, tmp_path / 'probed'))
     runner.train()

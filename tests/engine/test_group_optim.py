@@ -402,6 +402,7 @@ def test_schedules_and_the_log(by_group, city, tmp_path):
 
 
 @pytest.mark.core
+@pytest.mark.slow
 def test_a_resumed_run_ends_as_the_uninterrupted_one(city, tmp_path):
     groups = dict(
         student=dict(optimizer=dict(type='Adam', lr=0.001), clip_grad=dict(max_norm=1.0)),

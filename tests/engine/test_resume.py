@@ -36,7 +36,7 @@ CASES = {
 }
 
 # A second look at what others show.
-LONG = ('two workers', 'accumulation', 'frozen teacher')
+LONG = ('no workers', 'two workers', 'accumulation', 'frozen teacher')
 
 
 class Interruption(Exception):

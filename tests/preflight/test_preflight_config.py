@@ -55,6 +55,7 @@ def test_nothing_is_wrong(preflight_config, tmp_path):
     assert not (tmp_path / 'run').exists()
 
 
+@pytest.mark.slow
 def test_a_trained_teacher_passes(offline_config, trained_teacher):
     found = checks(offline_config)
     assert {status for status, _ in found.values()} == {'ok'}

@@ -78,7 +78,7 @@ def train(config, enabled, folder):
         pytest.param('FFSD', 'default', True, marks=pytest.mark.slow),
         pytest.param('MGD', 'default', True, marks=pytest.mark.slow),
         pytest.param('SOKD', 'default', True, marks=pytest.mark.slow),
-        ('SwitOKD', 'default', False),
+        pytest.param('SwitOKD', 'default', False, marks=pytest.mark.slow),
     ],
 )
 def test_training_is_the_same_to_the_bit(

@@ -156,6 +156,7 @@ def test_what_is_scaled_is_near_what_is_measured(monkeypatch):
     assert found == pytest.approx(trial.memory(lambda: repeated(batch, 3)).step, rel=0.1)
 
 
+@pytest.mark.slow
 def test_the_real_size_is_run_where_it_is_small(inspect, monkeypatch):
     monkeypatch.setattr(teachers, 'MARGIN', -10)
     settings = {'train_dataloader.batch_size': 3}

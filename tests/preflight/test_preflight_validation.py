@@ -195,6 +195,7 @@ def offline_model(preflight_config, trained_teacher):
     return inspect_model(preflight_config)
 
 
+@pytest.mark.slow
 def test_a_good_teacher_whose_first_images_are_background(offline_model, preflight_config):
     from mmengine.registry import DATASETS
 

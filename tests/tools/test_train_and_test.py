@@ -302,15 +302,19 @@ CHECKPOINT = 'demo/iter_6.pth'
         (['test', WRITTEN, CHECKPOINT], 'demo/test/*/'),
         # Into the training's own folder, where mmseg would replace its config.
         (['test', WRITTEN, CHECKPOINT, '--work-dir', 'demo', '--out', 'demo/maps'], 'demo/*/'),
-        (['test', WRITTEN, CHECKPOINT, '--show-dir', 'demo/shown'], 'demo/*/'),
+        pytest.param(
+            ['test', WRITTEN, CHECKPOINT, '--show-dir', 'demo/shown'],
+            'demo/*/',
+            marks=pytest.mark.slow,
+        ),
         (['test', WRITTEN, CHECKPOINT, '--member', 'teacher', '--tta'], 'demo/test/*/'),
-        (['preflight', WRITTEN], None),
+        pytest.param(['preflight', WRITTEN], None, marks=pytest.mark.slow),
         (['export', WRITTEN, CHECKPOINT], 'demo/export/'),
         (['export', WRITTEN, CHECKPOINT, '--member', 'teacher'], 'demo/export/'),
         pytest.param(
             ['export', '--onnx', WRITTEN, CHECKPOINT], 'demo/export/', marks=pytest.mark.slow
         ),
-        (['profile', WRITTEN, '--rounds', '1'], None),
+        pytest.param(['profile', WRITTEN, '--rounds', '1'], None, marks=pytest.mark.slow),
         (['benchmark', 'plans/tiny.py', '--report', '--work-dir', 'demo'], None),
         (['info'], None),
     ],

@@ -168,6 +168,7 @@ def test_losses_and_their_gradients(name, batch):
     check(lambda s, t, v: CASES[name].function(s, t, v, None), batch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', FUNCTIONS)
 @finite_examples
 def test_other_formulas(name, batch):
