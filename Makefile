@@ -10,7 +10,7 @@ FITS = $(PYTHON) -c 'import sys; (3, 10) <= sys.version_info[:2] <= (3, 13) or s
     needs Python 3.10 to 3.13, and $(PYTHON) is " + sys.version.split()[0] + ". Name another: make \
     ... PYTHON=python3.12")'
 
-.PHONY: demo docs test test-slow test-openmmlab lint clean
+.PHONY: demo docs test quick test-slow test-openmmlab lint clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/mmseg-adm demo
@@ -22,7 +22,11 @@ docs: $(VENV_DOCS)/installed
 	    build/site
 	@echo "wrote build/site/index.html"
 
-test: lint
+# Types take as long as a tenth of the tests, and are checked beside them.
+test: $(VENV)/installed
+	$(MAKE) --jobs 2 lint quick
+
+quick: $(VENV)/installed
 	$(PYTEST) -m "not slow"
 
 test-slow: $(VENV)/installed

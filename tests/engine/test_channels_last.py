@@ -33,6 +33,7 @@ def laid_out(network):
     return {each.weight.is_contiguous(memory_format=torch.channels_last) for each in found}
 
 
+@pytest.mark.slow
 def test_the_same_training_in_another_layout(city, tmp_path):
     plain = trained(city, tmp_path / 'plain', channels_last=False)
     other = trained(city, tmp_path / 'other', channels_last=True)
