@@ -212,7 +212,6 @@ def test_a_graph_that_computes_something_else_is_not_left_behind(tmp_path, monke
     assert [path.name for path in tmp_path.iterdir()] == ['plain.pth']
 
 
-@pytest.mark.slow
 def test_a_network_that_onnx_cannot_express_is_named(tmp_path, monkeypatch):
     def grid(self, images):
         return torch.linalg.eigvalsh(images @ images.mT)

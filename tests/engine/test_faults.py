@@ -276,7 +276,6 @@ def test_a_full_disk_is_told_and_leaves_nothing_half(at, city, tmp_path):
     assert not list(work_dir.rglob('*.partial'))
 
 
-@pytest.mark.slow
 def test_a_run_that_drew_its_seed_goes_on_with_it(city, tmp_path):
     def configure(folder, iters=ITERS, **options):
         config = make_config(city, tmp_path / folder, randomness__seed=None, **options)

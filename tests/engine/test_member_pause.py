@@ -271,10 +271,8 @@ def test_a_run_with_pauses(wrap, configure):
 
 
 @pytest.mark.core
-@pytest.mark.parametrize('wrap', [
-    pytest.param(together, marks=pytest.mark.slow, id='one optimiser'),
-    pytest.param(apart, id='groups'),
-])  # fmt: skip
+@pytest.mark.slow
+@pytest.mark.parametrize('wrap', WRAPPERS.values(), ids=WRAPPERS)
 def test_a_resumed_run_ends_as_the_uninterrupted_one(wrap, configure, tmp_path):
     def again(**options):
         return configure('resumed', wrap=wrap, **options)

@@ -255,7 +255,7 @@ def test_fresh_is_fresh_whatever_the_segmentor_is_initialised_with(bridged, chec
 # --------------------------------------------------------------------------------------- a step
 
 
-@pytest.mark.parametrize('name', quick_in(CASES, *QUICK))
+@pytest.mark.parametrize('name', CASES)
 def test_the_shared_stages_run_once_a_step(name, bridged):
     model = bridged(name).train()
     module = model.network('teacher').backbone.get_submodule(CASES[name][2])

@@ -269,7 +269,6 @@ def test_changes_are_of_a_run_that_is_resumed(tools):
     assert not (tools.folder / 'work_dirs').exists()
 
 
-@pytest.mark.slow
 def test_a_changed_run_is_resumed_where_that_is_meant(tools, resumed):
     shutil.copytree(resumed, tools.folder / 'changed')
     options = [*SMALL_PAIR, 'train_cfg.max_iters=7', 'model.methods.dml.weight=0.5']
