@@ -148,10 +148,10 @@ BY_CLASS = {seed: score | {'IoU.road': 80.0} for seed, score in SCORES['student'
     ('scores', 'expected'),
     [
         ({}, []),
-        ({'dml': SCORES['dml']}, ['curves']),
+        pytest.param({'dml': SCORES['dml']}, ['curves'], marks=pytest.mark.slow),
         ({'student': SCORES['student']}, ['curves']),
         (SCORES, ['gain', 'curves']),
-        (SCORES | {'student': BY_CLASS}, ['gain', 'curves']),
+        pytest.param(SCORES | {'student': BY_CLASS}, ['gain', 'curves'], marks=pytest.mark.slow),
         ({'dml': {0: {'nothing': 1.0}}}, []),
     ],
     ids=['nothing', 'a method', 'a network alone', 'no classes', 'classes of one', 'no score'],

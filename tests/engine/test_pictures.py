@@ -123,7 +123,7 @@ def test_indices_and_folder(make_runner, drawn, tmp_path):
 
 @pytest.mark.parametrize(
     'hooks',
-    [[], [dict(type='EMAHook', momentum=1e-4)]],
+    [pytest.param([], marks=pytest.mark.slow), [dict(type='EMAHook', momentum=1e-4)]],
     ids=['weights as trained', 'averaged weights'],
 )
 def test_the_picture_shows_what_was_validated(hooks, make_runner, drawn):

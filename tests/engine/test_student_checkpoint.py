@@ -145,7 +145,7 @@ def test_the_files_carry_the_name_of_the_deployed_member(city, tmp_path):
     assert not list(tmp_path.glob('student_*'))
 
 
-@pytest.mark.parametrize('elsewhere', [False, True])
+@pytest.mark.parametrize('elsewhere', [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_resumed_run_removes_what_the_run_before_exported(elsewhere, city, tmp_path):
     work_dir, options = tmp_path / 'run', dict(train_cfg__val_begin=1000)
     folder = tmp_path / 'disk' / 'run' if elsewhere else work_dir

@@ -173,6 +173,7 @@ def test_training_logs_every_term_and_member(trained):
     assert 0 < metrics['agreement'] <= 100
 
 
+@pytest.mark.slow
 def test_resuming_goes_on_where_it_stopped(resumed):
     training, validation = log_of(resumed, run=1)
     assert list(training) == [5, 6]
