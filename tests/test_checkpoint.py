@@ -113,10 +113,8 @@ def same_weights(first, second):
     )
 
 
-@pytest.mark.parametrize(('load', 'name'), [
-    (read_checkpoint, 'iter_1.pth'),
-    (CheckpointLoader.load_checkpoint, 'best_student_mIoU_iter_1.pth'),
-])  # fmt: skip
+@pytest.mark.parametrize('load', [read_checkpoint, CheckpointLoader.load_checkpoint])
+@pytest.mark.parametrize('name', ['iter_1.pth', 'best_student_mIoU_iter_1.pth'])
 def test_checkpoints_of_a_run_are_read(load, name, real, loading_safely):
     path = real.with_name(name)
     with pytest.raises(pickle.UnpicklingError):

@@ -99,7 +99,9 @@ def last_rank(training: subprocess.Popen) -> None:
     os.kill(children_of(training.pid)[-1], signal.SIGTERM)
 
 
-@pytest.mark.parametrize(('processes', 'whom'), [(1, job), (2, launcher), (2, last_rank)])
+@pytest.mark.parametrize(
+    ('processes', 'whom'), [(1, job), (1, launcher), (2, job), (2, launcher), (2, last_rank)]
+)
 def test_after_sigterm_all_end_at_the_same_whole_checkpoint(processes, whom, start, tmp_path):
     training = start(processes)
     whom(training)

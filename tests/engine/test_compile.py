@@ -142,7 +142,9 @@ def weights_in(path):
 
 @pytest.mark.core
 @pytest.mark.slow
-@pytest.mark.parametrize(('methods', 'backend'), [('taps', 'aot_eager'), ('pause', 'eager')])
+@pytest.mark.parametrize(
+    ('methods', 'backend'), [('taps', 'eager'), ('taps', 'aot_eager'), ('pause', 'aot_eager')]
+)
 def test_a_compiled_training_is_the_same(methods, backend, trained):
     torch._dynamo.utils.counters.clear()
     folder, found = trained(methods, dict(backend=backend))

@@ -221,7 +221,11 @@ def own_city(city, tmp_path):
     return tmp_path / 'city'
 
 
-@pytest.mark.parametrize(('kind', 'workers'), [('leftImg8bit', 0), ('gtFine', 1)])
+@pytest.mark.parametrize(('kind', 'workers'), [
+    ('leftImg8bit', 0), ('gtFine', 1),
+    pytest.param('leftImg8bit', 1, marks=pytest.mark.slow),
+    pytest.param('gtFine', 0, marks=pytest.mark.slow),
+])  # fmt: skip
 def test_a_file_that_breaks_is_named_and_how_to_go_on(kind, workers, at, own_city, tmp_path):
     def break_files():
         for path in (own_city / kind / 'train').rglob('*.png'):

@@ -266,7 +266,7 @@ def test_where_predictions_differ_has_a_frame():
 
 @pytest.mark.parametrize(
     ('members', 'weights', 'shape'),
-    [(1, 0, (1, 3)), (2, 3, (2, 4)), (3, 3, (3, 3))],
+    [(1, 0, (1, 3)), (2, 0, (1, 5)), (3, 0, (2, 3)), (2, 3, (2, 4)), (3, 3, (3, 3))],
 )
 def test_no_tile_of_a_figure_is_empty(members, weights, shape, monkeypatch):
     figures = []

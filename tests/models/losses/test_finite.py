@@ -157,7 +157,7 @@ def finite_examples(test):
     test = hypothesis.given(batch=batches())(test)
     for batch in KNOWN:
         test = hypothesis.example(batch=batch)(test)
-    return hypothesis.settings(max_examples=20, deadline=None, derandomize=True, database=None)(
+    return hypothesis.settings(max_examples=40, deadline=None, derandomize=True, database=None)(
         test
     )
 
