@@ -33,6 +33,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 import mmseg_adm
+from mmseg_adm.benchmark.cost import multiply_adds_of_networks
 from mmseg_adm.benchmark.profiling import (
     StepCost,
     lay_out,
@@ -56,11 +57,13 @@ class Pair(NamedTuple):
         student: Path or name.
         teacher: Likewise.
         needs_gpu: Whether a step takes minutes without one.
+        bridge: Where SOKD's begins, if that does not follow from the teacher.
     """
 
     student: str
     teacher: str
     needs_gpu: bool = False
+    bridge: str | None = None
 
 
 SMALL = 'mmseg_adm::pspnet/pspnet_r18-w{}-d8_1xb8-demo_synthetic-city-96x128.py'
@@ -69,7 +72,7 @@ LARGE = 'mmseg_adm::pspnet/pspnet_r{}-d8_4xb2-80k_cityscapes-512x1024.py'
 SQUARE = 'mmseg_adm::pspnet/pspnet_r{}-d8_4xb4-80k_ade20k-512x512.py'
 PAIRS = {
     'pspnet-r18': Pair(SMALL.format(16), SMALL.format(32)),
-    'efficientnet-lite': Pair(LITE.format(0), LITE.format(2)),
+    'efficientnet-lite': Pair(LITE.format(0), LITE.format(2), bridge='stages.4'),
     'pspnet-r101-512x1024': Pair(LARGE.format(18), LARGE.format(101), needs_gpu=True),
     'pspnet-r101-512x512': Pair(SQUARE.format(18), SQUARE.format(101), needs_gpu=True),
 }
@@ -88,7 +91,7 @@ def main() -> None:
     if not CUDA:
         torch.set_num_threads(args.threads)
     sys.path.append(str(HERE))
-    console = Console(width=120)
+    console = Console(width=140)
     console.print(machine())
     for name in args.pairs:
         if PAIRS[name].needs_gpu and not CUDA:
@@ -96,10 +99,11 @@ def main() -> None:
             continue
         for classes in args.classes:
             for precision in args.precision:
-                configs = networks_of(PAIRS[name], classes)
+                pair = PAIRS[name]
+                configs = networks_of(pair, classes)
                 console.print(f'\n{name}, {classes} classes, {precision}\n')
-                console.print(table_of(steps(configs, args.methods, precision, args.rounds)))
-                console.print(f'\n{validation(configs, args.rounds)}')
+                console.print(table_of(steps(pair, configs, args.methods, precision, args.rounds)))
+                console.print(f'\n{validation(pair, configs, args.rounds)}')
 
 
 def parse_args() -> argparse.Namespace:
@@ -132,30 +136,54 @@ def networks_of(pair: Pair, classes: int) -> dict[str, Config]:
     return configs
 
 
-def paired(configs: dict[str, Config], method: str, folder: str) -> Config:
+def paired(pair: Pair, configs: dict[str, Config], method: str, folder: str) -> Config:
     """The config that distils, its teacher's weights random ones in ``folder``."""
     network = MODELS.build(configs['teacher'].model)
     weights = Path(folder, 'teacher.pth')
     torch.save({'state_dict': network.state_dict()}, weights)
-    return mmseg_adm.pair(**configs, method=method, teacher_checkpoint=weights)
+    config = mmseg_adm.pair(**configs, method=method, teacher_checkpoint=weights)
+    if 'bridge' in config.model.members and pair.bridge:
+        config.model.members.bridge.split = pair.bridge
+    return config
+
+
+class MethodCost(NamedTuple):
+    """What a step of a method costs.
+
+    Attributes:
+        steps: The floor, its parts and sums, the plain networks.
+        networks: Multiply-adds of all its networks, over those of student and teacher.
+    """
+
+    steps: list[StepCost]
+    networks: float
 
 
 def steps(
-    configs: dict[str, Config], methods: Sequence[str], precision: str, rounds: int
-) -> dict[str, list[StepCost]]:
-    """What a step of each method costs: the floor, its parts and sums, the plain networks."""
+    pair: Pair, configs: dict[str, Config], methods: Sequence[str], precision: str, rounds: int
+) -> dict[str, MethodCost]:
+    """By method."""
     costs = {}
     for method in methods:
         with TemporaryDirectory() as folder:
-            config = paired(configs, method, folder)
+            config = paired(pair, configs, method, folder)
             plain = copy.deepcopy(configs)
             for each in (config, *plain.values()) if precision != 'float32' else ():
                 enable_amp(each)
                 if CUDA:
                     each.optim_wrapper.dtype = precision
             beside = {PLAIN: plain_steps(plain, bool(config.model.members.teacher.get('frozen')))}
-            costs[method] = profile_step(config, rounds, beside=beside)
+            costs[method] = MethodCost(
+                profile_step(config, rounds, beside=beside), over_plain_networks(config)
+            )
     return costs
+
+
+def over_plain_networks(config: Config) -> float:
+    """Multiply-adds of all networks of a step, over those of student and teacher alone."""
+    counts = multiply_adds_of_networks(config, 1)
+    assert counts is not None  # networks of this module, which can be traced
+    return sum(counts.values()) / (counts['student'] + counts['teacher'])
 
 
 def plain_steps(configs: dict[str, Config], frozen: bool) -> Callable[[], None]:
@@ -192,16 +220,16 @@ def in_turn(calls: Sequence[Callable[[], object]]) -> None:
         call()
 
 
-def table_of(costs: dict[str, list[StepCost]]) -> Table:
+def table_of(costs: dict[str, MethodCost]) -> Table:
     """A row for each method."""
     table = Table(box=MARKDOWN)
     for column in (
         'method', 's / step', 'time over floor', 'memory over floor', 'floor over plain networks',
-        'step over plain networks',
+        'step over plain networks', 'multiply-adds over plain networks',
     ):  # fmt: skip
         table.add_column(column, justify='left' if column == 'method' else 'right')
-    for method, rows in costs.items():
-        floor, full, plain = rows[0], rows[-2], rows[-1]
+    for method, cost in costs.items():
+        floor, *_, full, plain = cost.steps
         table.add_row(
             method,
             f'{full.seconds:.3f}',
@@ -209,6 +237,7 @@ def table_of(costs: dict[str, list[StepCost]]) -> Table:
             f'{full.memory_ratio:.3f}',
             f'{floor.time_ratio / plain.time_ratio:.3f}',
             f'{full.time_ratio / plain.time_ratio:.3f}',
+            f'{cost.networks:.3f}',
         )
     return table
 
@@ -232,12 +261,12 @@ class RandomImages(Dataset):
         return self.samples[index]
 
 
-def validation(configs: dict[str, Config], rounds: int) -> str:
+def validation(pair: Pair, configs: dict[str, Config], rounds: int) -> str:
     """Our validation of both members, over MMSegmentation's of each and over the bare forwards."""
     networks = {role: plain_network(config).eval() for role, config in configs.items()}
     images = RandomImages(configs['student'], networks['student'])
     with TemporaryDirectory() as folder:
-        config = paired(configs, 'dml', folder)
+        config = paired(pair, configs, 'dml', folder)
         ours = runner_of(config.model, folder, images, 'mmseg_adm.MembersValLoop')
         plain = [runner_of(network, folder, images, 'ValLoop') for network in networks.values()]
         bare = [partial(predict, network, images) for network in networks.values()]

@@ -54,16 +54,22 @@ def multiply_adds(row: Row, processes: int = 1) -> float | None:
 
 def _total(row: Row, processes: int) -> float | None:
     config = row.resolved()
-    crop = config.model.get('data_preprocessor', {}).get('size')
+    counts = multiply_adds_of_networks(config, row.iterations)
     images = config.train_dataloader.batch_size * processes
-    total = 0.0
+    return None if counts is None else sum(counts.values()) * images
+
+
+def multiply_adds_of_networks(config: Config, iterations: int) -> dict[str, float] | None:
+    """By member, of one image in each of so many steps; counted as in :func:`multiply_adds`."""
+    crop = config.model.get('data_preprocessor', {}).get('size')
+    counts = {}
     with built(config) as model:
-        for name, network, steps, factor in _work(model, config, row.iterations):
+        for name, network, steps, factor in _work(model, config, iterations):
             count = crop and _count(config, name, network, tuple(crop), factor == TRAINED)
             if count is None:
                 return None
-            total += factor * count * steps * images
-    return total
+            counts[name] = float(factor * count * steps)
+    return counts
 
 
 @contextlib.contextmanager

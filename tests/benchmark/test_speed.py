@@ -1,9 +1,13 @@
+import importlib.util
 import subprocess
 import sys
 
 import pytest
 import torch
 from factory import ROOT
+from mmengine.registry import MODELS, init_default_scope
+
+from mmseg_adm.config import recipes
 
 
 @pytest.mark.slow
@@ -24,3 +28,18 @@ def test_a_table_of_steps_and_a_line_on_validation():
     assert ' for 32 images, ' in validation
     if not torch.cuda.is_available():
         assert lines[-1] == 'pspnet-r101-512x1024: not measured, it needs a GPU'
+
+
+@pytest.mark.slow
+def test_a_pair_can_be_built_with_each_method(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / 'benchmarks')
+    spec = importlib.util.spec_from_file_location('speed', ROOT / 'benchmarks' / 'speed.py')
+    speed = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(speed)
+    init_default_scope('mmseg')
+    pair = speed.PAIRS['efficientnet-lite']
+    for method in recipes():
+        config = speed.paired(pair, speed.networks_of(pair, 3), method, str(tmp_path))
+        MODELS.build(config.model)
+        if method in ('sokd', 'cwd'):
+            assert (speed.over_plain_networks(config) > 1.2) == (method == 'sokd')

@@ -209,9 +209,13 @@ def test_a_good_teacher_whose_first_images_are_background(offline_model, preflig
 
 
 @pytest.mark.parametrize(
-    ('several', 'labeled'), [([], True), ([1], True), ([], False)],
-    ids=['one class', 'the second class is elsewhere', 'nothing is labeled'],
-)  # fmt: skip
+    ('several', 'labeled'),
+    [
+        pytest.param([], True, marks=pytest.mark.slow, id='one class'),
+        pytest.param([1], True, marks=pytest.mark.slow, id='the second class is elsewhere'),
+        pytest.param([], False, id='nothing is labeled'),
+    ],
+)
 def test_a_teacher_is_not_scored_where_no_two_classes_are(several, labeled, offline_model):
     """Neither found nor missed: what everybody scores 100 % on tells nothing."""
     report = Report()

@@ -45,6 +45,8 @@ def test_missing_data(tmp_path):
     assert 'ResNetV1c-18 + PSPHead' in done.stdout
 
 
+# In this process: test_a_teacher_that_was_never_trained.
+@pytest.mark.slow
 def test_an_untrained_teacher(city, tmp_path, fresh_teacher):
     environment = dict(SYNTHETIC_CITY_ROOT=str(city), TEACHER_CHECKPOINT=fresh_teacher)
     (line,) = failed_lines(command('preflight', OFFLINE, cwd=tmp_path, **environment))
