@@ -356,7 +356,7 @@ def of_settings() -> Iterator[BadInput]:
             "pipeline.3: RandomCrop has no option 'crop'",
         ),
         ('train_dataloader.dataset.dataset.pipeline.9.type=Flip', 'Index 9 exceeds'),
-        ('train_dataloader.dataset.dataset.colour=red', "CityscapesDataset has no option 'colour'"),
+        ('train_dataloader.dataset.dataset.color=red', "CityscapesDataset has no option 'color'"),
         ('train_dataloader.sampler.type=Sampler', "sampler: no sampler is called 'Sampler'"),
         ('train_dataloader.batch_size=0', 'batch_size must be an integer >= 1, got 0'),
         ('train_dataloader.batch_size=two', "batch_size must be an integer >= 1, got 'two'"),

@@ -75,7 +75,7 @@ def distiller_config(methods: dict | None = None, **options) -> dict:
 
 
 def build(config: dict, seed: int = 0) -> torch.nn.Module:
-    """Build a model and initialise its weights."""
+    """Build a model and initialize its weights."""
     init_default_scope('mmseg')
     torch.manual_seed(seed)
     model = MODELS.build(copy.deepcopy(config))
@@ -84,7 +84,7 @@ def build(config: dict, seed: int = 0) -> torch.nn.Module:
 
 
 def save_segmentor(path: Path, config: dict, seed: int = 1) -> str:
-    """Write the checkpoint of a freshly initialised plain segmentor."""
+    """Write the checkpoint of a freshly initialized plain segmentor."""
     torch.save({'state_dict': build(config, seed).state_dict(), 'meta': {}}, path)
     return str(path)
 

@@ -180,7 +180,7 @@ CASES = {
     'weighted_cross_entropy, class_weight': LossCase(
         partial(weighted_cross_entropy, class_weight=CLASS_WEIGHT),
         partial(loops_of_cross_entropy, class_weight=CLASS_WEIGHT),
-        lambda s, t, v: losses.labelled_weight(
+        lambda s, t, v: losses.labeled_weight(
             position_weight(t), labels_of(t, v), IGNORED, s.new_tensor(CLASS_WEIGHT)
         ).sum(),
         divergence=False,

@@ -46,7 +46,7 @@ def folder():
 
 
 def weights_of(config, seed=1):
-    """A checkpoint of a freshly initialised network, written once."""
+    """A checkpoint of a freshly initialized network, written once."""
     name = hashlib.sha256(f'{config}{seed}'.encode()).hexdigest()
     path = Path(folder().name) / f'{name}.pth'
     return str(path) if path.is_file() else save_segmentor(path, config, seed)

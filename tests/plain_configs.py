@@ -35,11 +35,11 @@ def loader(root, sampler='InfiniteSampler', crop=(32, 48)):
 
 def plain(root='data/own', iters=100, width=4, size=(32, 48), mean=None, **options) -> Config:
     """The config of one small network, as mmseg writes them."""
-    normalisation = dict(mean=mean or MEAN, std=[58.395, 57.12, 57.375], bgr_to_rgb=True)
+    normalization = dict(mean=mean or MEAN, std=[58.395, 57.12, 57.375], bgr_to_rgb=True)
     preprocessor = dict(type='SegDataPreProcessor', pad_val=0, seg_pad_val=255, size=size)
     config = dict(
         default_scope='mmseg',
-        model=dict(segmentor(width), data_preprocessor=preprocessor | normalisation),
+        model=dict(segmentor(width), data_preprocessor=preprocessor | normalization),
         train_dataloader=loader(root, crop=size),
         val_dataloader=loader(root, 'DefaultSampler'),
         test_dataloader=loader(root, 'DefaultSampler'),

@@ -146,7 +146,7 @@ def test_the_inferencer_takes_the_exported_files(member, alone, predictions):
     assert (alone[member]['inferred'] == expected).all()
     shown, meta = alone[member]['shown'], alone[member]['dataset_meta']
     assert list(shown['classes']) == meta['classes']
-    assert [list(colour) for colour in shown['palette']] == meta['palette']
+    assert [list(color) for color in shown['palette']] == meta['palette']
     assert len(meta['classes']) == len(meta['palette']) == 19
 
 
@@ -154,7 +154,7 @@ def test_classes_and_palette_are_those_of_the_data_set(alone, trained):
     metainfo = Runner.build_dataloader(trained[1].test_dataloader).dataset.metainfo
     meta = alone['student']['dataset_meta']
     assert meta['classes'] == list(metainfo['classes'])
-    assert meta['palette'] == [list(colour) for colour in metainfo['palette']]
+    assert meta['palette'] == [list(color) for color in metainfo['palette']]
 
 
 def test_the_student_is_what_is_exported_by_default(trained, tmp_path):
@@ -515,7 +515,7 @@ def test_drop_pretrained(remote_only):
     )
 
 
-def test_drop_pretrained_in_a_list_of_initialisations():
+def test_drop_pretrained_in_a_list_of_initializations():
     normal = dict(type='Normal', layer='Conv2d', std=0.01)
     config = dict(init_cfg=[normal, dict(type='Pretrained', checkpoint=REMOTE)])
     drop_pretrained(config)

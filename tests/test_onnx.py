@@ -85,8 +85,8 @@ def test_the_averaged_student_on_a_photo_as_mmseg_infers(exported, trained, city
     assert facts['bgr_to_rgb']
     pixels = cv2.cvtColor(cv2.imread(str(image)), cv2.COLOR_BGR2RGB)
     pixels = cv2.resize(pixels, expected.metainfo['img_shape'][::-1])
-    normalised = (pixels - np.float32(facts['mean'])) / np.float32(facts['std'])
-    found = run(folder / 'student.onnx', normalised.transpose(2, 0, 1)[None].astype('f4'))
+    normalized = (pixels - np.float32(facts['mean'])) / np.float32(facts['std'])
+    found = run(folder / 'student.onnx', normalized.transpose(2, 0, 1)[None].astype('f4'))
     # mmseg returns logits at the size of the photo.
     found = resize(torch.from_numpy(found), expected.metainfo['ori_shape'], mode='bilinear')[0]
     logits = expected.seg_logits.data
@@ -162,7 +162,7 @@ def test_what_was_exported_as_plain_exports_to_the_same(exported, tmp_path):
 
 
 @pytest.mark.slow
-def test_colours_as_arrays_are_written_as_lists(tmp_path):
+def test_colors_as_arrays_are_written_as_lists(tmp_path):
     config, checkpoint = saved('FCN', tmp_path)
     content = torch.load(checkpoint, weights_only=True)
     palette = np.arange(6, dtype=np.int64).reshape(2, 3)
@@ -175,7 +175,7 @@ def test_colours_as_arrays_are_written_as_lists(tmp_path):
 
 
 @pytest.mark.slow
-def test_synchronised_normalisation_exports_as_plain(tmp_path):
+def test_synchronised_normalization_exports_as_plain(tmp_path):
     config, checkpoint = saved('PSPNet, SyncBN', tmp_path)
     written = export_onnx(config, checkpoint, tmp_path / 'psp.onnx', shape=(64, 96))
     assert any(isinstance(module, nn.SyncBatchNorm)

@@ -5,7 +5,7 @@ _base_ = [
     '../_base_/methods/ffsd.py',
 ]
 model = dict(data_preprocessor=dict(size=_base_.crop_size), **_base_.distillation)
-# Three of the student of configs/adm; they differ in what they are initialised with.
+# Three of the student of configs/adm; they differ in what they are initialized with.
 model['members'] = dict(
     _delete_=True,
     leader=_base_.model.members.student,

@@ -22,7 +22,7 @@ from .summary import Summary
 PREFIX = 'IoU.'
 # What ForegroundProbeHook logs, by the beginning of its name.
 QUANTITIES = {
-    'similarity_': 'cosine of the centred logits',
+    'similarity_': 'cosine of the centered logits',
     'response_': 'IoU of high response and foreground',
 }
 STYLES: tuple[Any, ...] = ('-', '--', ':', '-.')

@@ -41,7 +41,7 @@ class StepCost:
         name: What ran.
         seconds: Median time of a step.
         time_ratio: Median over rounds of the time over the floor's in the same round.
-        memory: Bytes: what stays (weights, optimiser) and the peak of a step above it.
+        memory: Bytes: what stays (weights, optimizer) and the peak of a step above it.
         memory_ratio: Over the floor's.
         parameters: Trainable ones of the methods that ran.
     """

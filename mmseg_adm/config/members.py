@@ -25,7 +25,7 @@ def resolve_members(model: Mapping) -> dict[str, ConfigDict]:
     """The members of a distiller's config, those that are named by a config in full.
 
     A member may be a path or a name, ``'mmseg::pspnet/....py'``, or ``dict(config=..., ...)``
-    with what differs from it: the network is that config's. Its own normalisation of images
+    with what differs from it: the network is that config's. Its own normalization of images
     stays where it is not that of ``model.data_preprocessor``.
 
     Raises:

@@ -43,7 +43,7 @@ def pair(
 
     Schedule, optimizer, hooks and, unless ``dataset_from`` says otherwise, data are those of
     the student's config. Where the teacher's optimizer or schedule differs, it keeps its own,
-    stretched to the length of the student's; likewise how its images are normalised. A network
+    stretched to the length of the student's; likewise how its images are normalized. A network
     whose config names weights in ``load_from`` starts from them. Data stream, validation and
     hooks of this package take the place of their namesakes, so that a resumed run is exact and
     all members are evaluated. The config has a file name, :func:`paired_name`, under which a

@@ -12,7 +12,7 @@ class CamVidDataset(BaseSegDataset):
     """CamVid (Brostow, Fauqueur, Cipolla, Semantic object classes in video, 2009).
 
     ``ROOT/images/{train,val}/NAME.jpg`` and ``ROOT/annotations/{train,val}/NAME.png``, an
-    8-bit index map with 255 for what is not labelled.
+    8-bit index map with 255 for what is not labeled.
 
     Args:
         img_suffix: Ending of the images.

@@ -296,11 +296,11 @@ def _check_range(dataset: BaseDataset, path: str | None, values: np.ndarray) -> 
     count = len(dataset.metainfo['classes'])
     wrong = values[(values >= count) & (values != dataset.ignore_index)]
     if wrong.size:
-        # As the values stand in the file, where 0 may mean "not labelled".
+        # As the values stand in the file, where 0 may mean "not labeled".
         first = int(bool(dataset.reduce_zero_label))
         hint = ''
         if not first and wrong.tolist() == [count]:
-            hint = '. If 0 means "not labelled" in these maps, set reduce_zero_label=True'
+            hint = '. If 0 means "not labeled" in these maps, set reduce_zero_label=True'
         raise ValueError(
             f'{path} holds the label {int(wrong[0]) + first}, but {type(dataset).__name__} '
             f'has classes {first} to {count - 1 + first} and ignores {dataset.ignore_index}{hint}'

@@ -58,7 +58,7 @@ class OnnxExport:
 
 
 class Logits(nn.Module):
-    """What the graph computes: normalised images to logits of the same size.
+    """What the graph computes: normalized images to logits of the same size.
 
     Args:
         network: A segmentor of mmseg.
@@ -80,10 +80,10 @@ def export_onnx(
     member: str | None = None,
     shape: Sequence[int] | None = None,
 ) -> OnnxExport:
-    """Write a network as ONNX: ``input`` (N, channels, H, W), normalised, to ``output``, logits.
+    """Write a network as ONNX: ``input`` (N, channels, H, W), normalized, to ``output``, logits.
 
-    The channels are those that the network reads. How images are normalised, the classes and their
-    colours stand in the file's metadata. The file only appears once ONNX Runtime computed with it
+    The channels are those that the network reads. How images are normalized, the classes and their
+    colors stand in the file's metadata. The file only appears once ONNX Runtime computed with it
     what PyTorch computes.
 
     Args:

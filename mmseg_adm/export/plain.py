@@ -147,11 +147,11 @@ def plain_checkpoint(checkpoint: dict, member: str, source: str = 'the checkpoin
 
 
 def plain_meta(checkpoint: dict) -> dict:
-    """The classes and colours of a checkpoint, its own or a plain one, in plain Python types."""
+    """The classes and colors of a checkpoint, its own or a plain one, in plain Python types."""
     meta = checkpoint.get('meta', {}).get('dataset_meta') or {}
     dataset_meta = {
         'classes': [str(name) for name in meta.get('classes', [])],
-        'palette': [[int(value) for value in colour] for colour in meta.get('palette', [])],
+        'palette': [[int(value) for value in color] for color in meta.get('palette', [])],
     }
     # Without the classes mmseg guesses those of Cityscapes.
     return {'dataset_meta': dataset_meta} if meta else {}

@@ -19,7 +19,7 @@ class EMATeacher(ExponentialMovingAverage):
 
     While the learning rate is high a network in training is far worse than the mean of its last
     steps (Tarvainen and Valpola, arXiv 1703.01780), and what it teaches changes with every
-    step. Statistics of normalisation layers are averaged likewise. It predicts as in evaluation,
+    step. Statistics of normalization layers are averaged likewise. It predicts as in evaluation,
     without gradient; its weights are saved, so that a run is resumed with them.
 
     Args:

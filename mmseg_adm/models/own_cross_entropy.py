@@ -8,7 +8,7 @@ import torch
 from mmseg.models.losses import CrossEntropyLoss
 from torch import Tensor, nn
 
-from .losses import cross_entropy_sum, labelled_weight
+from .losses import cross_entropy_sum, labeled_weight
 from .losses.reduction import divided, resize
 from .step import DistillationStep
 from .taps import decode_head_of
@@ -66,7 +66,7 @@ class OwnCrossEntropy(nn.Module):
             weight: (B, h', w'), not negative, resized to the labels, detached.
         """
         labels = self._labels(step, logits)
-        counted = self._labelled(labels) * step.sample(self.member, logits, labels)
+        counted = self._labeled(labels) * step.sample(self.member, logits, labels)
         if weight is not None:
             counted = counted * _at(labels, weight)
         total = cross_entropy_sum(logits, labels, counted, self.align_corners)
@@ -85,11 +85,11 @@ class OwnCrossEntropy(nn.Module):
             weight: (B, h', w'), not negative, resized to the labels, detached.
         """
         labels = self._labels(step, logits)
-        labelled = self._labelled(labels)
-        counted = labelled * step.sample(self.member, logits, labels)
+        labeled = self._labeled(labels)
+        counted = labeled * step.sample(self.member, logits, labels)
         weighted = counted * _at(labels, weight)
-        sums = torch.stack([labelled.sum(), counted.sum(), weighted.sum()])
-        of_labelled, of_counted, of_weighted = step.reduce_mean(sums)
+        sums = torch.stack([labeled.sum(), counted.sum(), weighted.sum()])
+        of_labeled, of_counted, of_weighted = step.reduce_mean(sums)
         change = divided(weighted, of_weighted) * of_counted - counted
         change = change.where(of_weighted != 0, 0)
         total = cross_entropy_sum(logits, labels, change, self.align_corners) * self.loss_weight
@@ -97,16 +97,16 @@ class OwnCrossEntropy(nn.Module):
             return total
         if self.over_all_pixels:
             return total / labels.numel()
-        return divided(total, of_labelled)
+        return divided(total, of_labeled)
 
     def _labels(self, step: DistillationStep, logits: Tensor) -> Tensor:
         """What is no class another member ignores: the member's own loss has let it pass."""
         is_class = (step.labels >= 0) & (step.labels < logits.shape[1])
         return step.labels.where(is_class, self.ignore_index)
 
-    def _labelled(self, labels: Tensor) -> Tensor:
+    def _labeled(self, labels: Tensor) -> Tensor:
         everywhere = torch.ones_like(labels, dtype=torch.float32)
-        return labelled_weight(everywhere, labels, self.ignore_index, self.class_weight)
+        return labeled_weight(everywhere, labels, self.ignore_index, self.class_weight)
 
 
 def softmax_cross_entropy(head: nn.Module) -> CrossEntropyLoss | None:

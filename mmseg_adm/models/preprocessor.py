@@ -11,7 +11,7 @@ from torch import nn
 class MembersDataPreprocessor(BaseDataPreprocessor):
     """Runs the shared preprocessor once, and a member's own one on the same raw data.
 
-    Normalising an already normalised batch again would be wrong in the padding.
+    Normalizing an already normalized batch again would be wrong in the padding.
 
     Args:
         shared: For all members without one of their own; ``None`` if there are none.

@@ -128,10 +128,10 @@ class DistillationStep:
         return values if get_world_size() == 1 else _AllReduce.apply(values)
 
     def cross_entropy(self, logits: Tensor) -> Tensor:
-        """Mean over the labelled pixels of the batch, for logits that are no member's."""
-        labelled = (self.labels != self.ignore_index).float()
-        count = self.reduce_mean(labelled.sum())
-        return weighted_cross_entropy(logits, self.labels, labelled, self.ignore_index, count)
+        """Mean over the labeled pixels of the batch, for logits that are no member's."""
+        labeled = (self.labels != self.ignore_index).float()
+        count = self.reduce_mean(labeled.sum())
+        return weighted_cross_entropy(logits, self.labels, labeled, self.ignore_index, count)
 
     def imitate(
         self, logits: Tensor, target: Tensor, tau: float = 1.0, weight: Tensor | None = None

@@ -90,26 +90,26 @@ def _files(datasets: Sequence[BaseDataset], label_maps: int, split: str, report:
 
 
 def _check_names(plain: Mapping[str, Sequence[BaseDataset]], report: Report) -> None:
-    """Compare class names and colours of all sets with those of the first one."""
+    """Compare class names and colors of all sets with those of the first one."""
     sets = [(split, dataset.metainfo) for split, each in plain.items() for dataset in each]
     (first, expected), *others = sets
-    classes, colours = expected['classes'], _palette(expected)
+    classes, colors = expected['classes'], _palette(expected)
     for split, found in others:
         if problem := first_difference(classes, found['classes'], first, split):
             report.add('class names', 'failed', f'{problem}: give both the same metainfo')
             return
-        if _palette(found) != colours:
-            text = f'{first} and {split} data differ in colours, so their pictures do'
+        if _palette(found) != colors:
+            text = f'{first} and {split} data differ in colors, so their pictures do'
             report.add('palette', 'warning', text)
-    if len(colours) != len(classes):
-        text = f'{len(colours)} colours for {len(classes)} classes: set metainfo.palette'
+    if len(colors) != len(classes):
+        text = f'{len(colors)} colors for {len(classes)} classes: set metainfo.palette'
         report.add('palette', 'warning', text)
     splits = ' and '.join(dict.fromkeys(split for split, _ in sets))
     report.add('class names', 'ok', f'{splits}: {len(classes)}, from {classes[0]} to {classes[-1]}')
 
 
 def _palette(metainfo: Mapping) -> list[list[int]]:
-    return [[int(value) for value in colour] for colour in metainfo.get('palette') or []]
+    return [[int(value) for value in color] for color in metainfo.get('palette') or []]
 
 
 def first_difference(

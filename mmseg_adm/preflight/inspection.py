@@ -57,7 +57,7 @@ def inspect_run(
     Args:
         config: Of the run.
         model: A distiller or a plain segmentor, on its device; a copy of it is tried.
-        optim_wrapper: Its optimisers.
+        optim_wrapper: Its optimizers.
         datasets: ``'train'`` and, if there is one, ``'val'``.
         hooks: Of the run.
         label_maps: How many label maps of each set are searched for values out of range.

@@ -52,7 +52,7 @@ def check_schedules(config: Config, report: Report) -> None:
 
 
 def _chains(schedules: Any, path: str = 'param_scheduler') -> Iterator[Chain]:
-    """The schedules of each optimiser and each of its parameters."""
+    """The schedules of each optimizer and each of its parameters."""
     if isinstance(schedules, dict) and 'type' not in schedules:
         for group, own in schedules.items():
             yield from _chains(own, f'{path}.{group}')

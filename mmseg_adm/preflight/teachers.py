@@ -143,10 +143,10 @@ def score_teachers(model: KnowledgeDistiller, samples: Sequence[dict]) -> dict[s
     }
 
 
-def _score(intersection: Tensor, union: Tensor, predicted: Tensor, labelled: Tensor) -> Score:
-    total = labelled.sum()
-    seen = labelled > 0
-    shares, true_shares = predicted / total, labelled / total
+def _score(intersection: Tensor, union: Tensor, predicted: Tensor, labeled: Tensor) -> Score:
+    total = labeled.sum()
+    seen = labeled > 0
+    shares, true_shares = predicted / total, labeled / total
     # The same predictions, scattered: a class meets another by the product of their shares.
     met = shares * true_shares
     scattered = (met / (shares + true_shares - met))[seen].mean()

@@ -69,7 +69,7 @@ def test_resolving_twice_changes_nothing():
     assert resolve_members(dict(model, members=once)) == once
 
 
-def test_a_network_keeps_its_normalisation_and_takes_the_size(plain):
+def test_a_network_keeps_its_normalization_and_takes_the_size(plain):
     shared = preprocessor((32, 64))
     named = dict(student=plain())
     assert (

@@ -69,7 +69,7 @@ def test_the_teachers_data_with_its_crop_size():
     assert 'tta_pipeline' not in pair(student, teacher)
 
 
-def test_each_member_normalises_its_own_way_and_pads_alike():
+def test_each_member_normalizes_its_own_way_and_pads_alike():
     members = pair(plain(), other()).model.members
     own = members.teacher.data_preprocessor
     assert own.mean == [127.5] * 3

@@ -57,7 +57,7 @@ def test_label_values(dataset):
 def test_classes():
     classes, palette = (CamVidDataset.METAINFO[key] for key in ('classes', 'palette'))
     assert len(classes) == len(set(classes)) == 11
-    assert len({tuple(colour) for colour in palette}) == 11
+    assert len({tuple(color) for color in palette}) == 11
 
 
 def test_the_road_lies_below_the_sky(dataset):

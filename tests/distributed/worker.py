@@ -179,7 +179,7 @@ def decision(folder: Path, batch: dict) -> tuple[bool, float, float]:
 
 
 def deciding_batch() -> dict:
-    """Where all that is labelled is class 0 on the first rank, and class 1 on the second."""
+    """Where all that is labeled is class 0 on the first rank, and class 1 on the second."""
     batch = raw_batch(WORLD_SIZE * IMAGES_EACH)
     for index, sample in enumerate(batch['data_samples']):
         rank = index // IMAGES_EACH

@@ -284,7 +284,7 @@ def test_a_label_outside_the_classes_stops_the_run(split, copied, tmp_path):
     label = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     label[3, 5] = 40
     cv2.imwrite(str(path), label)
-    # Nothing says that 0 stands for "not labelled".
+    # Nothing says that 0 stands for "not labeled".
     text = f'{path} holds the label 40, but CityscapesDataset has classes 0 to 18 and ignores 255$'
     with pytest.raises(ValueError, match=text):
         Runner.from_cfg(demo_config(copied, tmp_path / 'run')).train()
@@ -348,7 +348,7 @@ def small_dataset(root, kind, classes, reduce_zero_label=False):
     )
 
 
-def test_zero_that_means_not_labelled(tmp_path):
+def test_zero_that_means_not_labeled(tmp_path):
     root = draw(tmp_path, 'ade', values=(0, 1, 3))
     check_labels(small_dataset(root, 'ade', classes=3, reduce_zero_label=True), 10)
     text = r'2\.png holds the label 3, .* set reduce_zero_label=True'
@@ -514,7 +514,7 @@ def test_labels_that_are_all_ignored_stop_the_run(split, copied, tmp_path):
         Runner.from_cfg(demo_config(copied, tmp_path / 'run')).train()
 
 
-def test_one_labelled_map_is_enough(copied):
+def test_one_labeled_map_is_enough(copied):
     write_labels(copied, 'train', [255] * (len(labels_of(copied, 'train')) - 1))
     check_labels(DATASETS.build(demo_config(copied, '').train_dataloader.dataset.dataset), 100)
 

@@ -97,7 +97,7 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize('layout', LAYOUTS)
-def test_each_parameter_has_one_optimiser(layout, model):
+def test_each_parameter_has_one_optimizer(layout, model):
     model.methods['adm'].part = nn.Conv2d(2, 3, 1)
     groups, paths = LAYOUTS[layout]
     wrapper = wrap(model, **groups)
@@ -174,7 +174,7 @@ def test_the_rest_may_be_nothing(dtype, tmp_path):
     before = weights(model)
     model.train_step(raw_batch(), wrapper)
     with warnings.catch_warnings():
-        # Of a schedule that goes on before its optimiser did.
+        # Of a schedule that goes on before its optimizer did.
         warnings.simplefilter('error')
         schedule.step()
     for name in ('student', 'teacher'):
@@ -190,7 +190,7 @@ def test_the_rest_may_be_nothing(dtype, tmp_path):
 
 @pytest.mark.core
 @pytest.mark.parametrize('counts', [1, 2])
-def test_alike_groups_train_as_one_optimiser(counts, model):
+def test_alike_groups_train_as_one_optimizer(counts, model):
     options = dict(lr=0.01, momentum=0.9, weight_decay=0.01)
     twin = copy.deepcopy(model)
     one = OptimWrapper(torch.optim.SGD(twin.parameters(), **options), accumulative_counts=counts)
@@ -231,7 +231,7 @@ def test_each_group_is_clipped_by_its_own_norm(model):
         factor = 0.5 if key.startswith('members.student.') else 1
         step = factor * RATE * found[key]
         assert_close(parameter, before[key] - step, rtol=1e-4, atol=1e-6)
-    # One optimiser would clip all by the norm of all.
+    # One optimizer would clip all by the norm of all.
     joint = OptimWrapper(
         torch.optim.SGD(twin.parameters(), lr=RATE), clip_grad=dict(max_norm=norms['student'] / 2)
     )
@@ -294,7 +294,7 @@ def test_one_scaler_scales_and_unscales_before_clipping(layers):
     assert scalars['train/first.grad_norm'].current() == 5.0
     assert_close(layers['first'].weight, before['first.weight'] - slopes['first'] / 5)
     assert_close(layers['second'].weight, before['second.weight'] - slopes['second'])
-    # The scale counts steps, not optimisers.
+    # The scale counts steps, not optimizers.
     assert wrapper.loss_scaler.get_scale() == 1024
     wrapper.update_params(loss())
     assert wrapper.loss_scaler.get_scale() == 2048
@@ -436,7 +436,7 @@ def test_other_groups_are_not_resumed(city, tmp_path):
             Runner.from_cfg(config).train()
 
 
-def test_one_optimiser_for_all_is_not_resumed_as_several(city, tmp_path):
+def test_one_optimizer_for_all_is_not_resumed_as_several(city, tmp_path):
     config = run_config(city, tmp_path, 1, 1)
     config.optim_wrapper = dict(optimizer=SGD)
     train(config)

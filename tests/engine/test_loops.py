@@ -119,9 +119,9 @@ def test_gap(validated):
     assert metrics['gap/mIoU'] == pytest.approx(gap, abs=1e-6)
 
 
-def test_agreement_counts_labelled_pixels(validated):
+def test_agreement_counts_labeled_pixels(validated):
     model = validated[0].model
-    same = labelled = 0
+    same = labeled = 0
     for data, _ in validated[3].batches:
         predictions = model.predict_members(data, MEMBERS)
         labels = data['data_samples'][0].gt_sem_seg.data[0].numpy()
@@ -129,9 +129,9 @@ def test_agreement_counts_labelled_pixels(validated):
         for row in range(labels.shape[0]):
             for column in range(labels.shape[1]):
                 if labels[row, column] != 255:
-                    labelled += 1
+                    labeled += 1
                     same += first[row, column] == second[row, column]
-    assert validated[1]['agreement'] == round(100 * same / labelled, 2)
+    assert validated[1]['agreement'] == round(100 * same / labeled, 2)
 
 
 def test_members_do_not_write_into_each_others_samples(validated):
@@ -502,7 +502,7 @@ def agreement(*samples, **options):
 
 
 def test_agreement_of_two():
-    # Five labelled pixels, three of them predicted alike; whether rightly plays no part.
+    # Five labeled pixels, three of them predicted alike; whether rightly plays no part.
     label = [[0, 1, 255], [2, 2, 0]]
     assert agreement((label, [[0, 0, 1], [2, 1, 1]], [[0, 1, 1], [2, 1, 2]])) == 60.0
 
@@ -512,7 +512,7 @@ def test_agreement_of_three_is_that_of_all():
     assert agreement((label, [[1, 1, 1, 1]], [[1, 1, 2, 2]], [[1, 2, 1, 2]])) == 25.0
 
 
-def test_agreement_weighs_images_by_their_labelled_pixels():
+def test_agreement_weighs_images_by_their_labeled_pixels():
     large = ([[0, 0, 0]], [[1, 1, 1]], [[1, 1, 1]])
     small = ([[0, 255, 255]], [[1, 1, 1]], [[2, 1, 1]])
     assert agreement(large, small) == 75.0
@@ -524,5 +524,5 @@ def test_agreement_ignores_another_index():
     assert agreement(sample, ignore_index=0) == 0.0
 
 
-def test_agreement_without_a_labelled_pixel():
+def test_agreement_without_a_labeled_pixel():
     assert np.isfinite(agreement(([[255]], [[1]], [[1]])))

@@ -44,7 +44,7 @@ def in_half(optimizer):
     return apart(optimizer, dtype='float16', loss_scale=dict(init_scale=256.0))
 
 
-WRAPPERS = {'one optimiser': together, 'groups': apart}
+WRAPPERS = {'one optimizer': together, 'groups': apart}
 
 
 class Training:

@@ -186,8 +186,8 @@ GREY, RED, BLUE, BLACK = (123, 124, 125), (200, 30, 60), (20, 40, 220), (0, 0, 0
 ALL = np.ones((64, 128), dtype=np.int64)
 
 
-def count(panel, colour, tolerance=0):
-    distance = np.abs(panel.astype(int) - np.asarray(colour)).max(axis=-1)
+def count(panel, color, tolerance=0):
+    distance = np.abs(panel.astype(int) - np.asarray(color)).max(axis=-1)
     return int((distance <= tolerance).sum())
 
 
@@ -198,7 +198,7 @@ def draw(labels, predictions, weights=None, palette=(RED, BLUE), **options):
     return panel, count(panel, GREY)
 
 
-def test_tiles_have_the_colours_of_the_palette():
+def test_tiles_have_the_colors_of_the_palette():
     labels = 0 * ALL
     labels[:, 64:] = 255
     panel, tile = draw(labels, {'student': ALL})
@@ -218,11 +218,11 @@ def test_where_predictions_differ_is_white():
     assert count(same, BLACK) - count(other, BLACK) == pytest.approx(tile / 2, rel=0.1)
 
 
-@pytest.mark.parametrize(('weight', 'colour'), [(-1, 0), (0, 0), (1, 255)])
-def test_weights_share_one_scale(weight, colour):
+@pytest.mark.parametrize(('weight', 'color'), [(-1, 0), (0, 0), (1, 255)])
+def test_weights_share_one_scale(weight, color):
     found, tile = draw(0 * ALL, {'student': ALL}, {'weight': np.full((4, 8), float(weight))})
-    colour = np.asarray(colormaps['viridis'](colour)[:3]) * 255
-    assert count(found, colour, tolerance=1) == pytest.approx(tile, rel=0.1)
+    color = np.asarray(colormaps['viridis'](color)[:3]) * 255
+    assert count(found, color, tolerance=1) == pytest.approx(tile, rel=0.1)
 
 
 def test_another_ignored_label_is_black_too():

@@ -111,7 +111,7 @@ def test_classes_and_palette_are_plain_types(trained):
     assert meta['classes'][:2] == ['road', 'sidewalk']
     assert {type(name) for name in meta['classes']} == {str}
     assert meta['palette'][0] == [128, 64, 128]
-    assert {type(value) for colour in meta['palette'] for value in colour} == {int}
+    assert {type(value) for color in meta['palette'] for value in color} == {int}
 
 
 def test_with_averaged_weights_the_student_is_the_average(city, tmp_path):

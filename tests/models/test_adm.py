@@ -71,11 +71,11 @@ def reweighted(captured, member, weight):
     logits = captured.logits[member]
     everywhere = torch.ones_like(weight)
     counted = captured.labels != 255
-    labelled = torch.tensor(CLASS_WEIGHT)[captured.labels * counted] * counted
+    labeled = torch.tensor(CLASS_WEIGHT)[captured.labels * counted] * counted
     difference = cross_entropy(captured, logits, weight) - cross_entropy(
         captured, logits, everywhere
     )
-    return difference * labelled.mean()
+    return difference * labeled.mean()
 
 
 def imitation(captured, weight):

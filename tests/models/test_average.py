@@ -36,7 +36,7 @@ def weights_of(network):
 
 
 def shift(network, by=0.5):
-    """What an optimiser and the statistics of a batch might do."""
+    """What an optimizer and the statistics of a batch might do."""
     with torch.no_grad():
         for value in network.state_dict().values():
             value += torch.tensor(by).to(value.dtype)
@@ -117,7 +117,7 @@ def test_it_moves_with_its_member_alone():
     student = weights_of(model.network('student'))
     present = weights_of(model.network('teacher'))
     model.train_step(raw_batch(), wrapper)
-    # The step began with the member as it was; weight decay would move what an optimiser holds.
+    # The step began with the member as it was; weight decay would move what an optimizer holds.
     assert all(each.grad is None for each in average_of(model).parameters())
     assert_close(weights_of(average_of(model)), mixed(before, present))
     for name, old in (('student', student), ('teacher', present)):

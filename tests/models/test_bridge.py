@@ -218,7 +218,7 @@ def test_a_fresh_one_is_drawn_from_the_seed(name, bridged):
 
 
 @pytest.mark.parametrize('name', ['ResNet', 'ViT'])
-def test_it_is_not_initialised_again(name, bridged):
+def test_it_is_not_initialized_again(name, bridged):
     model = bridged(name, init='teacher')
     before = copy.deepcopy(model.state_dict())
     model.init_weights()
@@ -245,7 +245,7 @@ def test_a_pretrained_backbone_is_not_downloaded(init, several, bridged, monkeyp
     losses_of(model)
 
 
-def test_fresh_is_fresh_whatever_the_segmentor_is_initialised_with(bridged, checkpoint):
+def test_fresh_is_fresh_whatever_the_segmentor_is_initialized_with(bridged, checkpoint):
     path = checkpoint('ResNet', RESNET)
     model = bridged(teacher=dict(init_cfg=dict(type='Pretrained', checkpoint=path)))
     drawn, loaded = (model.network(name).decode_head.conv_seg for name in ('bridge', 'teacher'))

@@ -358,7 +358,7 @@ def small_batch():
 
 
 @pytest.mark.parametrize('is_frozen', [True, False])
-def test_each_member_sees_its_own_normalisation(tmp_path, is_frozen):
+def test_each_member_sees_its_own_normalization(tmp_path, is_frozen):
     teacher = segmentor(8, dropout=0.0)
     if is_frozen:
         checkpoint = save_segmentor(tmp_path / 'teacher.pth', teacher)
@@ -389,7 +389,7 @@ def test_each_member_sees_its_own_normalisation(tmp_path, is_frozen):
     losses['kd.loss_kl'].backward()
 
 
-def test_each_member_predicts_with_its_own_normalisation():
+def test_each_member_predicts_with_its_own_normalization():
     members = dict(student=segmentor(4), teacher=segmentor(8, data_preprocessor=OTHER))
     model = distiller(members=members).eval()
     predictions = model.predict_members(raw_batch(), ('student', 'teacher'))

@@ -298,14 +298,14 @@ def test_a_trained_member_starts_from_a_backbone(kind, save, log):
     network.init_weights()
     assert holds(network.backbone, backbone.state_dict())
     weight = network.decode_head.conv_seg.weight.detach()
-    assert not torch.equal(weight, before), 'the head was not initialised'
+    assert not torch.equal(weight, before), 'the head was not initialized'
     # mmseg draws it narrower than PyTorch does.
     expected = fresh['decode_head.conv_seg.weight'].std().item()
     assert weight.std().item() == pytest.approx(expected, rel=0.5)
     assert before.std().item() > 5 * expected
 
 
-def test_a_backbone_survives_the_initialisation_of_the_distiller(save):
+def test_a_backbone_survives_the_initialization_of_the_distiller(save):
     config = plain_resnet()
     backbone = backbone_of(config)
     student = config | dict(checkpoint=save(torchvision_weights(backbone)))
@@ -361,7 +361,7 @@ def test_another_stem_is_refused(save):
     assert lines[2:] == [ADVICE]
 
 
-def test_an_initialisation_of_the_whole_would_overwrite_a_backbone(save):
+def test_an_initialization_of_the_whole_would_overwrite_a_backbone(save):
     config = plain_resnet()
     path = save(torchvision_weights(backbone_of(config)))
     config['init_cfg'] = dict(type='Normal', layer='Conv2d')

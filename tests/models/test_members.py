@@ -26,7 +26,7 @@ WIDTH = 4
 
 @pytest.fixture(scope='module')
 def checkpoint(tmp_path_factory):
-    """Of a network whose normalisation has statistics of its own."""
+    """Of a network whose normalization has statistics of its own."""
     path = tmp_path_factory.mktemp('members') / 'teacher.pth'
     save_segmentor(path, segmentor(WIDTH, auxiliary=True))
     saved = torch.load(path)
@@ -230,7 +230,7 @@ def test_a_counter_that_old_checkpoints_lack_may_be_missing(checkpoint, tmp_path
     assert digest(member.network) == digest(build_member('peer', frozen(checkpoint)).network)
 
 
-def test_a_loaded_member_is_not_initialised_again(checkpoint):
+def test_a_loaded_member_is_not_initialized_again(checkpoint):
     members = dict(
         student=segmentor(WIDTH, auxiliary=True, checkpoint=checkpoint), peer=segmentor(WIDTH)
     )

@@ -73,7 +73,7 @@ def test_divergences_of_identical_members_are_zero(variant):
     for name in model.member_names:
         own = model.network(name).state_dict()
         model.network(name).load_state_dict({key: weights[key] for key in own})
-    # A frozen teacher normalises by running statistics: its bridge and its student must too.
+    # A frozen teacher normalizes by running statistics: its bridge and its student must too.
     model.train(not model.frozen)
     terms = terms_of(model)
     assert terms.keys() == {name for name, term in variant.terms.items() if not term.projects}

@@ -18,7 +18,7 @@ OTHER_WEIGHTS = [3.0, 0.1, 0.1, 2.0, 0.1]
 PLAIN = dict(type='CrossEntropyLoss')
 LOSSES = {
     'all pixels': PLAIN,
-    'labelled pixels': dict(PLAIN, avg_non_ignore=True),
+    'labeled pixels': dict(PLAIN, avg_non_ignore=True),
     'class weights': dict(PLAIN, class_weight=WEIGHTS),
     'class weights, all pixels': dict(PLAIN, class_weight=WEIGHTS, reduction='none'),
     'sum': dict(PLAIN, reduction='sum'),
@@ -99,7 +99,7 @@ def class_weight_of(loss):
 # Every loss with a plain head, every sampler with single losses.
 SETTINGS = [(loss, 'no sampler', False) for loss in LOSSES] + [
     (loss, sampler, True)
-    for loss in ('all pixels', 'labelled pixels', 'class weights', 'sum')
+    for loss in ('all pixels', 'labeled pixels', 'class weights', 'sum')
     for sampler in SAMPLERS
 ]
 
@@ -189,7 +189,7 @@ def test_of_a_cascade_the_last_head_counts():
     assert_close(found, (weight * factor * each).sum() / (weight * factor).sum())
 
 
-@pytest.mark.parametrize('loss', ['all pixels', 'labelled pixels', 'class weights', 'sum'])
+@pytest.mark.parametrize('loss', ['all pixels', 'labeled pixels', 'class weights', 'sum'])
 def test_halves_of_a_batch_on_two_processes_are_the_whole(monkeypatch, loss):
     network = network_with(loss_decode=LOSSES[loss])
     whole = Case(network, labels_of())

@@ -72,7 +72,7 @@ def test_in_one_process_sums_are_what_they_are():
 
 
 @pytest.mark.parametrize('ignore_index', [255, 1])
-def test_cross_entropy_is_the_mean_over_labelled_pixels(ignore_index, labels):
+def test_cross_entropy_is_the_mean_over_labeled_pixels(ignore_index, labels):
     labels[labels == 255] = ignore_index
     logits = torch.randn(2, CLASSES, 3, 4, requires_grad=True)
     resized = F.interpolate(logits, labels.shape[-2:], mode='bilinear', align_corners=False)

@@ -418,12 +418,12 @@ def test_the_gradient_is_that_of_what_the_module_returned(point):
         model(inputs)
         found = torch.autograd.grad((tap.value - 1).square().sum(), module.weight)[0]
     scale, shift = (each[:, None, None] for each in (module.weight, module.bias))
-    normalised = []
+    normalized = []
     module.register_forward_hook(
-        lambda module, inputs, output: normalised.append(((output - shift) / scale).detach())
+        lambda module, inputs, output: normalized.append(((output - shift) / scale).detach())
     )
     model(inputs)
-    values = normalised[0] * scale + shift
+    values = normalized[0] * scale + shift
     expected = torch.autograd.grad((values - 1).square().sum(), module.weight)[0]
     assert_close(found, expected, rtol=1e-4, atol=1e-4)
 

@@ -139,7 +139,7 @@ def test_train_and_val_of_other_classes(change, preflight_config):
         assert text.startswith('train has 19 classes, val 18')
 
 
-def test_other_colours_are_a_warning(preflight_config):
+def test_other_colors_are_a_warning(preflight_config):
     palette = [[index, 0, 0] for index in range(19)]
     preflight_config.val_dataloader.dataset.metainfo = dict(palette=palette)
     assert checks(preflight_config)['palette'][0] == 'warning'
@@ -245,7 +245,7 @@ def test_an_option_that_no_method_has(preflight_config):
     assert "Did you mean 'consensus_weight'?" in failures(preflight_config)['networks']
 
 
-def test_an_optimiser_that_does_not_exist(preflight_config):
+def test_an_optimizer_that_does_not_exist(preflight_config):
     preflight_config.optim_wrapper.optimizer.type = 'SGDD'
     assert set(failures(preflight_config)) == {'config', 'optimizer'}
 

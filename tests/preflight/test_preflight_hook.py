@@ -63,7 +63,7 @@ def train(config, enabled, folder):
     config.default_hooks.preflight.enabled = enabled
     config.train_cfg.update(max_iters=ITERS, val_begin=1000)
     config.default_hooks.checkpoint.interval = ITERS
-    # MMEngine keeps the visualiser of a name for the whole process.
+    # MMEngine keeps the visualizer of a name for the whole process.
     config.visualizer.name = config.experiment_name = f'preflight_{enabled}'
     runner = Runner.from_cfg(config)
     runner.train()
@@ -156,7 +156,7 @@ def test_what_failed_in_another_process_stops_this_one(preflight_config, monkeyp
         Runner.from_cfg(preflight_config).train()
 
 
-def test_mixed_precision_and_groups_of_optimisers(preflight_config, measured, logged):
+def test_mixed_precision_and_groups_of_optimizers(preflight_config, measured, logged):
     preflight_config.optim_wrapper = dict(
         constructor='mmseg_adm.GroupOptimWrapperConstructor',
         dtype='bfloat16',

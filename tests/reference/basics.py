@@ -47,8 +47,8 @@ def cosine(first, second):
 
 def pearson(first, second):
     """cov(x, y) / (std(x) std(y)), of two lists of scalars."""
-    centred = [[x - sum(values) / len(values) for x in values] for values in (first, second)]
-    return cosine(*centred)
+    centered = [[x - sum(values) / len(values) for x in values] for values in (first, second)]
+    return cosine(*centered)
 
 
 def log_softmax(scores):

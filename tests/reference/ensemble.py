@@ -19,7 +19,7 @@ def naive_target(logits, labels, ignore_index=255):
 
 
 def min_logit_target(logits, labels, ignore_index=255):
-    """z_k = min_m (z_{m,k} - z_{m,y}) at labelled pixels, zero elsewhere."""
+    """z_k = min_m (z_{m,k} - z_{m,y}) at labeled pixels, zero elsewhere."""
     target = torch.zeros_like(logits[0], dtype=torch.float64)
     for b, i, j in positions(labels != ignore_index):
         vectors = [own[b, :, i, j].double() for own in logits]

@@ -15,9 +15,9 @@ def pixel_kl(student_logits, teacher_logits, tau=1.0, valid=None, weight=None):
 
 
 def weighted_cross_entropy(logits, labels, weight, ignore_index=255, class_weight=None):
-    """sum_p w_p k_p CE_p / sum_p w_p k_p over labelled p, logits and sg w resized to the labels.
+    """sum_p w_p k_p CE_p / sum_p w_p k_p over labeled p, logits and sg w resized to the labels.
 
-    k_p is the weight of the class that p is labelled with.
+    k_p is the weight of the class that p is labeled with.
     """
     logits, weight = logits.double(), weight.detach().double()
     numerator = denominator = 0

@@ -199,7 +199,7 @@ def test_label_maps_of_each_member(tools, tested, city):
         assert set(maps[member]) == names
         assert all(labels.max() < 19 for labels in maps[member].values())
     agreement = [(maps['student'][name] == maps['teacher'][name]).mean() for name in names]
-    # Over all pixels; the metric counts the labelled ones.
+    # Over all pixels; the metric counts the labeled ones.
     assert 100 * sum(agreement) / IMAGES == pytest.approx(tested['agreement'], abs=5)
 
 

@@ -107,7 +107,7 @@ def check_run(config, student, teacher):
 def test_a_student_of_convolutions_and_a_transformer(paired):
     check_run(paired, 'ResNetV1c', 'MixVisionTransformer')
     training, _ = log_of(paired.parent)
-    # Each with the optimiser of its own config: at the start of its schedule.
+    # Each with the optimizer of its own config: at the start of its schedule.
     assert training[1]['student.lr'] == pytest.approx(0.01)
     assert training[1]['teacher.lr'] < 1e-8
 

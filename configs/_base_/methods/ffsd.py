@@ -6,7 +6,7 @@ distillation = dict(
     student='leader',
     methods=dict(ffsd=dict(type='mmseg_adm.FFSD')),
 )
-# Beside the group of all that is left, under the optimiser of the schedule.
+# Beside the group of all that is left, under the optimizer of the schedule.
 optim_groups = dict(
     constructor='mmseg_adm.GroupOptimWrapperConstructor',
     self_distillation=dict(

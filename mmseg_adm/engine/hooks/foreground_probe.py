@@ -27,7 +27,7 @@ class ForegroundProbeHook(Hook):
     Every ``interval`` iterations it logs, as means over the labeled positions of all images:
 
     - ``probe/similarity_foreground`` and ``..._background``: the cosine of the members' logits,
-      centred over classes (which exists for networks of any width);
+      centered over classes (which exists for networks of any width);
     - ``probe/response_<member>``: IoU of the foreground with the positions where the member's
       features respond most, by their mean square over channels, as many as are foreground in
       that image.

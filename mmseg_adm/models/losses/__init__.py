@@ -16,7 +16,7 @@ from .attention import (
 )
 from .channel import channel_wise_divergence
 from .correlation import inter_class_correlation, intra_class_correlation
-from .dense import cross_entropy_sum, labelled_weight, weighted_cross_entropy
+from .dense import cross_entropy_sum, labeled_weight, weighted_cross_entropy
 from .ensemble import mean_target, min_logit_target, naive_target
 from .pixel import pixel_kl
 from .reduction import weighted_mean
@@ -61,7 +61,7 @@ __all__ = [
     'intra_class_correlation',
     'intra_class_variation',
     'label_distance',
-    'labelled_weight',
+    'labeled_weight',
     'mean_target',
     'min_logit_target',
     'naive_target',

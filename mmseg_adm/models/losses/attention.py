@@ -21,7 +21,7 @@ def attention(maps: Tensor, valid: Tensor | None = None) -> Tensor:
     """``A(F)``: the mean over channels of F^2, flattened: (B, h*w) in float32.
 
     Zagoruyko and Komodakis, Paying More Attention to Attention (arXiv 1612.03928),
-    with the mean in place of the sum, which the normalisation that follows cancels.
+    with the mean in place of the sum, which the normalization that follows cancels.
     Nothing is detached.
 
     Args:

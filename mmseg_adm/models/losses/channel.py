@@ -21,7 +21,7 @@ def channel_wise_divergence(
 
     Shu et al., Channel-wise Knowledge Distillation for Dense Prediction (arXiv 2011.13256),
     equation 4: ``tau^2 / (B*K) * sum_{b,k} KL(softmax_p(sg t / tau) || softmax_p(s / tau))``,
-    softmax over the valid positions p. Not divided by h*w: the softmax normalises already.
+    softmax over the valid positions p. Not divided by h*w: the softmax normalizes already.
     Gradient reaches the student only.
 
     With weights w, which are ours, both distributions are ``w_p exp(z_p / tau) / sum w exp(z /

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .reduction import check_pair, position_weight, weighted_mean
 
-# The least length of a centred distribution, and the least deviation of a class over positions,
+# The least length of a centered distribution, and the least deviation of a class over positions,
 # relative to its mean, since a class that is nowhere varies as well: at less than that the
 # gradient would outweigh all others.
 EPS_INTER = 1e-4

@@ -56,7 +56,7 @@ def weighted_cross_entropy(
     class_weight: Tensor | None = None,
     align_corners: bool = False,
 ) -> Tensor:
-    """``sum_p w_p CE_p / sum_p w_p`` over the labelled pixels.
+    """``sum_p w_p CE_p / sum_p w_p`` over the labeled pixels.
 
     ADM's ``weighting`` reading of divergence learning, with w = d (arXiv 2503.06685).
     Gradient reaches the logits only.
@@ -66,7 +66,7 @@ def weighted_cross_entropy(
         labels: (B, H, W), int64.
         weight: (B, h', w'), not negative, resized to the labels, detached here.
         ignore_index: Labels that do not count.
-        avg_factor: The divisor in place of the sum of the weights over labelled pixels.
+        avg_factor: The divisor in place of the sum of the weights over labeled pixels.
         class_weight: (K,): a pixel's weight is multiplied by that of its label.
         align_corners: As the head has it that the logits come from.
 
@@ -74,15 +74,15 @@ def weighted_cross_entropy(
         ValueError: If shapes disagree.
     """
     check_logits(logits, labels)
-    labelled = labelled_weight(weight, labels, ignore_index, class_weight)
-    total = cross_entropy_sum(logits, labels, labelled, align_corners)
-    return divided(total, labelled.sum() if avg_factor is None else avg_factor)
+    labeled = labeled_weight(weight, labels, ignore_index, class_weight)
+    total = cross_entropy_sum(logits, labels, labeled, align_corners)
+    return divided(total, labeled.sum() if avg_factor is None else avg_factor)
 
 
-def labelled_weight(
+def labeled_weight(
     weight: Tensor, labels: Tensor, ignore_index: int = 255, class_weight: Tensor | None = None
 ) -> Tensor:
-    """``weight`` (B, h, w) resized to the labels (B, H, W), zero where nothing is labelled.
+    """``weight`` (B, h, w) resized to the labels (B, H, W), zero where nothing is labeled.
 
     Multiplied by ``class_weight`` (K,) of the label, if there is one. Its sum is what
     :func:`weighted_cross_entropy` divides by. No gradient.

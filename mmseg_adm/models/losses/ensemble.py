@@ -17,7 +17,7 @@ from .reduction import check_labels
 def naive_target(logits: Sequence[Tensor], labels: Tensor, ignore_index: int = 255) -> Tensor:
     """The logits of the network that is best on an image: KDCL-Naive.
 
-    Best is who has the lower mean cross entropy over the image's labelled pixels; among equals
+    Best is who has the lower mean cross entropy over the image's labeled pixels; among equals
     the first. No gradient.
 
     Args:
@@ -42,7 +42,7 @@ def min_logit_target(logits: Sequence[Tensor], labels: Tensor, ignore_index: int
     """``z_k = min_m (z_{m,k} - z_{m,y})``: KDCL-MinLogit.
 
     At each pixel and for each class the network that is least mistaken about it, the logits
-    taken relative to that of the true class. Zero where nothing is labelled. No gradient.
+    taken relative to that of the true class. Zero where nothing is labeled. No gradient.
 
     Arguments and errors as for :func:`naive_target`.
     """

@@ -99,7 +99,7 @@ def class_similarity(
 ) -> Tensor:
     """``M_p``: the cosine of a position and the mean of its class in its image, (B, h, w).
 
-    Zero where nothing is labelled. Arguments as for :func:`intra_class_variation`.
+    Zero where nothing is labeled. Arguments as for :func:`intra_class_variation`.
     """
     features = maps.float().flatten(2)
     valid = labels != ignore_index

@@ -55,7 +55,7 @@ def label_distance(
         labels: (B, h, w), int64, at the size of the logits.
         tau: Temperature.
         ignore_index: Labels that do not count.
-        avg_factor: The divisor in place of the number of labelled positions.
+        avg_factor: The divisor in place of the number of labeled positions.
 
     Raises:
         ValueError: If shapes disagree.

@@ -92,7 +92,7 @@ class ADM(DistillationMethod):
         consensus: The reading of consensus learning.
         divergence: The reading of divergence learning.
         at: Where the similarity is read: ``'features'``, what the classifiers read, through
-            a 1x1 projection of the student's where widths differ; or ``'logits'``, centred
+            a 1x1 projection of the student's where widths differ; or ``'logits'``, centered
             over classes, without parameters.
         target: The member that the student learns from, where it is not the teacher itself but
             a moving average of it; the teacher learns where the student differs from itself.

@@ -17,7 +17,7 @@ class CWD(TeacherStudentMethod):
     """Each channel of the student responds where the teacher's does (equation 4).
 
     ``weight * tau^2 / (B*K) * sum KL(softmax_p(sg t / tau) || softmax_p(s / tau))``, softmax
-    over the labelled positions p. Published settings: on logits tau 1, weight 5 for Cityscapes
+    over the labeled positions p. Published settings: on logits tau 1, weight 5 for Cityscapes
     and 10 for ADE20K, tau 4, weight 3 (the authors' code); on features weight 50.
 
     Args:

@@ -15,7 +15,7 @@ from .base import DistillationMethod, non_negative, several, temperature
 
 @MODELS.register_module()
 class DML(DistillationMethod):
-    """Every network matches every other one, at each labelled pixel (equations 4 to 6).
+    """Every network matches every other one, at each labeled pixel (equations 4 to 6).
 
     For each of the M networks i:
     ``weight / (M-1) * sum_{j != i} tau^2 mean_valid KL(softmax(sg z_j / tau) ||

@@ -40,7 +40,7 @@ class FFSD(DistillationMethod):
         diversity_weight: lambda of the diversity between peers.
         fusion_weight: lambda of the leader's attention to the fusion.
         self_distillation_weight: lambda of what trains the self-distillation modules.
-        norm_cfg: Normalisation inside the method's own modules.
+        norm_cfg: Normalization inside the method's own modules.
     """
 
     missing_advice = (
@@ -190,7 +190,7 @@ class FeatureFusion(nn.Module):
         networks: How many.
         channels: Of the features of each.
         classes: Of the logits.
-        norm_cfg: Normalisation.
+        norm_cfg: Normalization.
     """
 
     def __init__(self, networks: int, channels: int, classes: int, norm_cfg: Mapping) -> None:
@@ -220,7 +220,7 @@ class SelfDistillation(nn.Module):
     Args:
         features: (C, h, w) of the features.
         stages: (C, h, w) of the stages, from the deepest to the shallowest.
-        norm_cfg: Normalisation.
+        norm_cfg: Normalization.
     """
 
     def __init__(
@@ -253,7 +253,7 @@ def _norm_and_relu(channels: int, norm_cfg: Mapping) -> tuple[nn.Module, nn.Modu
     try:
         return build_norm_layer(dict(norm_cfg), channels)[1], nn.ReLU()
     except KeyError:
-        raise ValueError(f'norm_cfg names no normalisation layer: {norm_cfg!r}') from None
+        raise ValueError(f'norm_cfg names no normalization layer: {norm_cfg!r}') from None
 
 
 def _check_alike(networks: Mapping[str, nn.Module], first: str, second: str) -> None:

@@ -20,7 +20,7 @@ class IFVD(TeacherStudentMethod):
     """Each position is as similar to the mean of its class as it is in the teacher.
 
     ``weight * mean_valid (M^s_p - sg M^t_p)^2``, M_p the cosine of the features at p and their
-    mean over the labelled positions of the same class in the image.
+    mean over the labeled positions of the same class in the image.
 
     Args:
         student: The member that learns.

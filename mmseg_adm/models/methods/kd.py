@@ -13,7 +13,7 @@ from .teacher_student import TeacherStudentMethod
 
 @MODELS.register_module()
 class KD(TeacherStudentMethod):
-    """The student matches the teacher's class distribution at every labelled pixel.
+    """The student matches the teacher's class distribution at every labeled pixel.
 
     ``weight * tau^2 * mean_valid KL(softmax(sg zt / tau) || softmax(zs / tau))``.
 

@@ -19,7 +19,7 @@ class SwitOKD(DistillationMethod):
     learns ``teacher_weight * tau^2 KL(student || teacher)`` unless it is the better one, t < s,
     and the gap ``g = mean_valid |ps - pt|_1`` exceeds ``delta = s - exp(-t/(t+s)) t``, with s
     and t the mean distances of student and teacher to the labels: then it pauses, and its
-    optimiser leaves it as it is (``MemberPauseHook``).
+    optimizer leaves it as it is (``MemberPauseHook``).
 
     Args:
         student: The member that always learns.

@@ -68,7 +68,7 @@ def test_matches_loop_reference(name, batch, masked):
 
 
 @for_each
-def test_gradient_reaches_the_labelled_positions_of_the_learner_alone(name, batch):
+def test_gradient_reaches_the_labeled_positions_of_the_learner_alone(name, batch):
     student, teacher, valid = batch
     learner = CASES[name].learner
     _, gradients = evaluate(name, student, teacher, valid)

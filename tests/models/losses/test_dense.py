@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from reference import value_and_gradients
 from torch.testing import assert_close
 
-from mmseg_adm.models.losses import cross_entropy_sum, labelled_weight, weighted_cross_entropy
+from mmseg_adm.models.losses import cross_entropy_sum, labeled_weight, weighted_cross_entropy
 from mmseg_adm.models.losses.dense import BANDS
 from mmseg_adm.models.memory import peak_bytes
 
@@ -47,7 +47,7 @@ def value_and_gradient(loss, logits):
 
 
 @pytest.mark.parametrize('align_corners', [False, True], ids=['centres', 'corners'])
-@pytest.mark.parametrize('ignored', [False, True], ids=['labelled', 'ignored'])
+@pytest.mark.parametrize('ignored', [False, True], ids=['labeled', 'ignored'])
 @pytest.mark.parametrize('classes', [19, 150])
 @pytest.mark.parametrize(('logit_size', 'label_size'), SIZES, ids=str)
 def test_value_and_gradient_are_those_of_the_plain_one(
@@ -193,7 +193,7 @@ def test_other_shapes_are_refused(logits, labels, weight, message):
     assert message in str(error.value)
 
 
-@pytest.mark.parametrize('ignored', [False, True], ids=['labelled', 'ignored'])
+@pytest.mark.parametrize('ignored', [False, True], ids=['labeled', 'ignored'])
 @pytest.mark.parametrize(
     ('logit_size', 'weight_size', 'label_size'),
     [((3, 4), (3, 4), (3, 4)), ((2, 3), (3, 2), (4, 7)), ((4, 5), (2, 5), (3, 2))],
@@ -228,7 +228,7 @@ def test_class_weights_match_loop_reference():
     )
     assert_close(value, expected.float())
     assert_close(gradients, expected_gradients)
-    divisor = labelled_weight(weight, labels, class_weight=class_weight).sum()
+    divisor = labeled_weight(weight, labels, class_weight=class_weight).sum()
     doubled = weighted_cross_entropy(
         logits, labels, weight, avg_factor=2 * divisor, class_weight=class_weight
     )
@@ -249,7 +249,7 @@ def test_class_weights_of_equal_pixels_are_those_of_pytorch(ignore_index):
 
 def test_weighted_cross_entropy_by_hand():
     # softmax = (1/2, 1/2), (3/4, 1/4) and (1/2, 1/2); labels 1, 0 and ignored.
-    # (1 * ln 2 + 3 * ln(4/3)) / (1 + 3); the weight 9 stands on nothing labelled.
+    # (1 * ln 2 + 3 * ln(4/3)) / (1 + 3); the weight 9 stands on nothing labeled.
     logits = torch.tensor([[[[0.0, log(3), 5.0]], [[0.0, 0.0, 5.0]]]])
     labels, weight = torch.tensor([[[1, 0, 255]]]), torch.tensor([[[1.0, 3.0, 9.0]]])
     expected = torch.tensor((log(2) + 3 * log(4 / 3)) / 4)
@@ -315,21 +315,21 @@ def test_weighted_cross_entropy_refuses_other_shapes(logits, labels, weight, mes
     assert message in str(error.value)
 
 
-def test_labelled_weight_by_hand():
+def test_labeled_weight_by_hand():
     # (0, 1) at twice the width is (0, 1/4, 3/4, 1); the second pixel carries no label.
     labels, weight = torch.tensor([[[1, 7, 0, 1]]]), torch.tensor([[[0.0, 1.0]]])
     expected = torch.tensor([[[0.0, 0.0, 0.75, 1.0]]])
-    assert_close(labelled_weight(weight, labels, ignore_index=7), expected)
+    assert_close(labeled_weight(weight, labels, ignore_index=7), expected)
 
 
-def test_labelled_weight_sums_to_the_divisor():
+def test_labeled_weight_sums_to_the_divisor():
     logits, labels, weight = (
         torch.randn(2, 3, 2, 3),
         torch.randint(3, (2, 4, 6)),
         torch.rand(2, 2, 3),
     )
     labels[:, 1:3] = 255
-    divisor = labelled_weight(weight, labels).sum()
+    divisor = labeled_weight(weight, labels).sum()
     assert_close(
         weighted_cross_entropy(logits, labels, weight, avg_factor=divisor),
         weighted_cross_entropy(logits, labels, weight),
@@ -341,17 +341,17 @@ def test_labelled_weight_sums_to_the_divisor():
 
 
 @pytest.mark.parametrize('shape', [(1, 4, 5), (2, 1, 4, 5)])
-def test_labelled_weight_refuses_other_shapes(shape):
+def test_labeled_weight_refuses_other_shapes(shape):
     with pytest.raises(ValueError, match='weight'):
-        labelled_weight(torch.ones(shape), torch.zeros(2, 4, 5, dtype=torch.int64))
+        labeled_weight(torch.ones(shape), torch.zeros(2, 4, 5, dtype=torch.int64))
 
 
-def test_labelled_weight_is_float32_without_gradient():
+def test_labeled_weight_is_float32_without_gradient():
     weight = torch.rand(2, 2, 3, dtype=torch.float16, requires_grad=True)
     labels = torch.zeros(2, 4, 6, dtype=torch.int64)
-    resized = labelled_weight(weight, labels)
+    resized = labeled_weight(weight, labels)
     assert not resized.requires_grad
-    assert_close(resized, labelled_weight(weight.float(), labels))
+    assert_close(resized, labeled_weight(weight.float(), labels))
 
 
 def test_weights_that_are_no_number_end_in_one_and_not_in_an_index_error():

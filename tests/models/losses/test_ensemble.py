@@ -12,16 +12,16 @@ TARGETS = [naive_target, min_logit_target, mean_target]
 IGNORED = 255
 
 
-def labelled(shape, ignored=True):
+def labeled(shape, ignored=True):
     labels = torch.randint(3, shape)
     return labels.masked_fill(torch.rand(shape) > 0.6, IGNORED) if ignored else labels
 
 
-@pytest.mark.parametrize('ignored', [False, True], ids=['labelled', 'ignored'])
+@pytest.mark.parametrize('ignored', [False, True], ids=['labeled', 'ignored'])
 @pytest.mark.parametrize('networks', [2, 3])
 @pytest.mark.parametrize('target', TARGETS)
 def test_matches_loop_reference(target, networks, ignored):
-    logits, labels = list(torch.randn(networks, 4, 3, 2, 3)), labelled((4, 2, 3), ignored)
+    logits, labels = list(torch.randn(networks, 4, 3, 2, 3)), labeled((4, 2, 3), ignored)
     labels[1] = IGNORED if ignored else 0
     expected = getattr(reference, target.__name__)(logits, labels)
     assert_close(target(logits, labels), expected.float())
@@ -55,7 +55,7 @@ def test_min_logit_target_is_less_mistaken_than_anyone():
 
 
 def test_mean_target_by_hand():
-    # (1 + 5) / 2 and (2 - 2) / 2, labelled or not.
+    # (1 + 5) / 2 and (2 - 2) / 2, labeled or not.
     first, second = (torch.tensor(row).reshape(1, 2, 1, 1) for row in ([1.0, 2.0], [5.0, -2.0]))
     expected = torch.tensor([3.0, 0.0]).reshape(1, 2, 1, 1)
     for label in (1, IGNORED):
@@ -65,7 +65,7 @@ def test_mean_target_by_hand():
 
 @pytest.mark.parametrize('target', TARGETS)
 def test_equal_networks_are_their_own_target(target):
-    logits, labels = torch.randn(2, 3, 3, 4), labelled((2, 3, 4))
+    logits, labels = torch.randn(2, 3, 3, 4), labeled((2, 3, 4))
     own = F.softmax(target([logits, logits.clone()], labels), dim=1)
     expected = F.softmax(logits, dim=1)
     if target is min_logit_target:
@@ -76,14 +76,14 @@ def test_equal_networks_are_their_own_target(target):
 @pytest.mark.parametrize('ignore_index', [0, -1])
 @pytest.mark.parametrize('target', TARGETS)
 def test_any_index_may_be_ignored(target, ignore_index):
-    logits, labels = torch.randn(2, 2, 4, 3, 4), 1 + labelled((2, 3, 4), ignored=False)
+    logits, labels = torch.randn(2, 2, 4, 3, 4), 1 + labeled((2, 3, 4), ignored=False)
     hidden = torch.rand(2, 3, 4) > 0.6
     value = target(logits, labels.masked_fill(hidden, ignore_index), ignore_index)
     assert_close(value, target(logits, labels.masked_fill(hidden, IGNORED)))
 
 
 @pytest.mark.parametrize('target', TARGETS)
-def test_nothing_labelled_is_finite(target):
+def test_nothing_labeled_is_finite(target):
     logits, labels = torch.randn(2, 2, 3, 3, 4), torch.full((2, 3, 4), IGNORED)
     value = target(logits, labels)
     expected = {
@@ -96,7 +96,7 @@ def test_nothing_labelled_is_finite(target):
 
 @pytest.mark.parametrize('target', TARGETS)
 def test_ignored_pixels_choose_nothing(target):
-    logits, labels = torch.randn(2, 2, 3, 3, 4), labelled((2, 3, 4))
+    logits, labels = torch.randn(2, 2, 3, 3, 4), labeled((2, 3, 4))
     counted = (labels != IGNORED)[:, None]
     changed = torch.where(counted, logits, 1e4 * torch.randn_like(logits))
     value, expected = target(changed, labels), target(logits, labels)
@@ -106,7 +106,7 @@ def test_ignored_pixels_choose_nothing(target):
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float32], ids=str)
 @pytest.mark.parametrize('target', TARGETS)
 def test_is_float32_without_gradient(target, dtype):
-    logits, labels = torch.randn(2, 2, 3, 3, 4).to(dtype).requires_grad_(), labelled((2, 3, 4))
+    logits, labels = torch.randn(2, 2, 3, 3, 4).to(dtype).requires_grad_(), labeled((2, 3, 4))
     with torch.autocast('cpu', torch.bfloat16):
         value = target(list(logits), labels)
     assert not value.requires_grad

@@ -33,7 +33,7 @@ def one_position(maps, valid, size):
 
 
 def only_ignored(maps, valid, size):
-    """The first class is predicted where nothing is labelled alone."""
+    """The first class is predicted where nothing is labeled alone."""
     maps = maps.clone()
     maps[:, 0] = torch.where(valid, -size, size)
     return maps
@@ -123,7 +123,7 @@ FUNCTIONS = {
     'divergence_weight': lambda s, t, v: losses.divergence_weight(losses.similarity_map(s, t)),
     'flattened': lambda s, t, v: losses.flattened(s, v),
     'label_distance': lambda s, t, v: losses.label_distance(s, labels_of(t, v)),
-    'labelled_weight': lambda s, t, v: losses.labelled_weight(s[:, 0].abs(), labels_of(t, v)),
+    'labeled_weight': lambda s, t, v: losses.labeled_weight(s[:, 0].abs(), labels_of(t, v)),
     'mean_target': lambda s, t, v: losses.mean_target([s, t], labels_of(t, v)),
     'min_logit_target': lambda s, t, v: losses.min_logit_target([s, t], labels_of(t, v)),
     'naive_target': lambda s, t, v: losses.naive_target([s, t], labels_of(t, v)),

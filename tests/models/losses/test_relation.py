@@ -100,7 +100,7 @@ def test_pairwise_affinity_builds_no_matrix_of_positions():
     assert largest.numel == teacher.numel()
 
 
-def labelled(shape, ignored):
+def labeled(shape, ignored):
     labels = torch.randint(3, shape)
     return labels.masked_fill(torch.rand(shape) > 0.6, IGNORED) if ignored else labels
 
@@ -132,7 +132,7 @@ def test_classes_meet_in_their_image_alone():
 @pytest.mark.parametrize('ignore_index', [0, -1, 255])
 def test_any_index_may_be_ignored(ignore_index):
     student, teacher = torch.randn(2, 2, 3, 3, 4)
-    labels = labelled((2, 3, 4), ignored=True)
+    labels = labeled((2, 3, 4), ignored=True)
     renamed = (labels + 1).where(labels != IGNORED, ignore_index)
     value = intra_class_variation(student, teacher, renamed, 4, ignore_index)
     assert_close(value, intra_class_variation(student, teacher, labels, 3))
