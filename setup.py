@@ -9,7 +9,8 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
-STACKS = runpy.run_path(str(HERE / 'mmseg_adm' / 'stack.py'))['STACKS']
+RANGES = runpy.run_path(str(HERE / 'mmseg_adm' / 'stack.py'))
+STACKS = RANGES['STACKS']
 VERSION = re.search(r"__version__ = '(.+)'", (HERE / 'mmseg_adm' / '__init__.py').read_text())[1]
 # mmseg imports them and declares neither.
 UNDECLARED = ['ftfy', 'regex']
@@ -48,7 +49,8 @@ setup(
     entry_points={'console_scripts': ['mmseg-adm = mmseg_adm.commands.main:main']},
     packages=find_packages(include=['mmseg_adm', 'mmseg_adm.*']),
     install_requires=[
-        'torch>=2.6', 'numpy', 'opencv-python', 'matplotlib', 'packaging', 'rich', 'filelock',
+        f'torch{RANGES["TORCH"]}', 'numpy', 'opencv-python', 'matplotlib', 'packaging', 'rich',
+        'filelock',
     ],
     extras_require={
         **{name: [f'{package}{wanted}' for package, wanted in stack.items()] + UNDECLARED

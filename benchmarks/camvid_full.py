@@ -1,13 +1,8 @@
 """Every method on CamVid at full size, PSPNet and DeepLabV3, R101 and R50 to R18: for a GPU."""
 
 seeds = (0, 1, 2)
-iterations = 10000
 cfg_options = {
     'train_dataloader.dataset.cache': True,
-    'train_cfg.max_iters': iterations,
-    'train_cfg.val_interval': 1000,
-    'param_scheduler.0.end': iterations,
-    'default_hooks.checkpoint.interval': 1000,
     'default_hooks.checkpoint.max_keep_ckpts': 1,
     'default_hooks.checkpoint.save_best': None,
     'val_evaluator.type': 'mmseg_adm.ClassIoUMetric',
@@ -17,8 +12,8 @@ methods = ('kd', 'cwd', 'dml', 'adm', 'adm-finetune', 'adm-offline', 'consensus-
            'fitnet', 'ifvd', 'kdcl', 'mgd', 'skd', 'sokd', 'switokd')  # fmt: skip
 pairs = {
     f'{head}_r{depth}_r18': dict(
-        student=networks.format(head, 18),
-        teacher=networks.format(head, depth),
+        student=dict(config=networks.format(head, 18), iterations=10000),
+        teacher=dict(config=networks.format(head, depth), iterations=10000),
         methods={name: name for name in methods},
     )
     for head in ('pspnet', 'deeplabv3')

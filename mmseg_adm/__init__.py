@@ -6,8 +6,6 @@ from .stack import check_stack
 
 __version__ = '0.1.0'
 
-check_stack()
-
 # Imported when they are asked for: the package itself stays light.
 _PYTHON = {
     'pair': '.config',
@@ -19,5 +17,6 @@ _PYTHON = {
 def __getattr__(name: str) -> object:
     """``mmseg_adm.pair``, ``mmseg_adm.train`` and ``mmseg_adm.export_student``."""
     if name in _PYTHON:
+        check_stack()
         return getattr(import_module(_PYTHON[name], __name__), name)
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

@@ -7,6 +7,11 @@ scope, ``mmseg``.
 from mmengine import registry as mmengine_registry
 from mmengine.registry import Registry
 
+from .stack import check_stack
+
+# Whoever builds something of this package by its name comes by here.
+check_stack()
+
 
 def _child(parent: Registry, *locations: str) -> Registry:
     return Registry(parent.name, parent=parent, scope='mmseg_adm', locations=list(locations))

@@ -22,6 +22,7 @@ STACKS = {
         'mmsegmentation': '>=1.2.2,<1.3',
     },
 }
+TORCH = '>=2.6'
 # The same files under other names: without the compiled operators, and without the rest.
 ALIASES = {
     'mmcv-lite': 'mmcv',
@@ -57,9 +58,9 @@ def check_stack(versions: dict[str, str] | None = None) -> str:
         versions: Installed versions by distribution name; by default those found.
 
     Raises:
-        RuntimeError: If neither or both are installed, one is incomplete, or a version is
-            out of range. (Not ``ImportError``: MMEngine's registry swallows that one and
-            reports a missing module instead.)
+        RuntimeError: If neither or both are installed, one is incomplete, or a version, that of
+            PyTorch included, is out of range. (Not ``ImportError``: MMEngine's registry swallows
+            that one and reports a missing module instead.)
     """
     from packaging.specifiers import SpecifierSet
 
@@ -81,6 +82,8 @@ def check_stack(versions: dict[str, str] | None = None) -> str:
             raise RuntimeError(_explain(f'{name}{wanted} is missing beside {_listing(installed)}.'))
         if not SpecifierSet(wanted).contains(versions[name], prereleases=True):
             raise RuntimeError(_explain(f'{name} {versions[name]} is installed, not {wanted}.'))
+    if not SpecifierSet(TORCH).contains(torch := metadata.version('torch'), prereleases=True):
+        raise RuntimeError(f'mmseg_adm needs torch{TORCH}, and {torch} is installed.')
     return present[0]
 
 

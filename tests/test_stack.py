@@ -153,7 +153,7 @@ def test_the_uninstall_line_names_what_is_installed(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     'use',
     [
-        'import mmseg_adm',
+        'import mmseg_adm; mmseg_adm.pair',
         "from mmengine.registry import MODELS; MODELS.get('mmseg_adm.KnowledgeDistiller')",
     ],
     ids=['import', 'registry'],
@@ -167,6 +167,33 @@ def test_without_a_stack_the_package_says_so(use):
     last = result.stderr.split('RuntimeError: ')[-1]
     assert last.startswith('mmseg_adm needs MMSegmentation, which is not installed.')
     assert all(f'[{name}]"' in last for name in STACKS)
+
+
+@pytest.mark.parametrize('argv', [['train', 'config.py'], ['info']], ids=' '.join)
+def test_a_stack_that_does_not_fit_is_one_message(argv):
+    program = f"""
+from importlib import metadata
+from mmseg_adm.commands.main import main
+metadata.distributions = lambda: []
+raise SystemExit(main({argv}))"""
+    done = subprocess.run(
+        [sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    said = 'mmseg_adm needs MMSegmentation, which is not installed.'
+    assert 'Traceback' not in done.stderr
+    if argv == ['info']:  # The versions stand there all the same.
+        assert done.returncode == 0
+        assert f'OpenMMLab stack: does not fit. {said}' in done.stdout
+        assert 'PyTorch: ' in done.stdout
+    else:
+        assert done.returncode == 2
+        assert done.stderr.startswith(f'mmseg-adm: {said}')
+
+
+def test_an_old_pytorch_does_not_fit(monkeypatch):
+    monkeypatch.setattr(stack.metadata, 'version', lambda name: '2.5.1+cu121')
+    with pytest.raises(RuntimeError, match=r'needs torch>=2\.6, and 2\.5\.1\+cu121 is installed'):
+        check_stack(ONEDL)
 
 
 def test_a_wheel_from_the_source_distribution_has_the_configs(tmp_path):

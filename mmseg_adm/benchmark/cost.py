@@ -22,8 +22,6 @@ from mmseg_adm.models.flops import count_flops
 from .plan import Row
 from .profiling import use_untrained_teachers
 
-# The backward pass takes the gradients of activations and of weights: twice the forward pass.
-TRAINED, TEACHING = 3, 1
 # By network, crop, and whether it trains; by settings and processes of a row.
 _counted: dict[tuple, float | None] = {}
 _totals: dict[tuple[str, int], float | None] = {}
@@ -32,9 +30,9 @@ _totals: dict[tuple[str, int], float | None] = {}
 def multiply_adds(row: Row, processes: int = 1) -> float | None:
     """Of all steps and images of a row's training; its teacher's own training is not in it.
 
-    A network that trains counts three times its forward pass with auxiliary heads, one that only
-    teaches once that of backbone and decode head, in the steps in which a method reads it. What a
-    method computes itself is left out: it is small, and an iteration's seconds have it.
+    A network that trains counts three times its forward pass with auxiliary heads, its frozen first
+    layers once; one that only teaches once that of backbone and decode head, in the steps in which
+    a method reads it. What a method computes itself is left out; an iteration's seconds have it.
 
     Args:
         row: What trains.
@@ -64,11 +62,11 @@ def multiply_adds_of_networks(config: Config, iterations: int) -> dict[str, floa
     crop = config.model.get('data_preprocessor', {}).get('size')
     counts = {}
     with built(config) as model:
-        for name, network, steps, factor in _work(model, config, iterations):
-            count = crop and _count(config, name, network, tuple(crop), factor == TRAINED)
+        for name, network, steps, trains in _work(model, config, iterations):
+            count = crop and _count(config, name, network, tuple(crop), trains)
             if count is None:
                 return None
-            counts[name] = float(factor * count * steps)
+            counts[name] = count * steps
     return counts
 
 
@@ -82,13 +80,15 @@ def built(config: Config) -> Iterator[Any]:
         yield MODELS.build(config.model)
 
 
-def _work(model: Any, config: Config, iterations: int) -> Iterator[tuple[str, nn.Module, int, int]]:
-    """Each network with its name, the steps in which it runs, and how often its forward counts."""
+def _work(
+    model: Any, config: Config, iterations: int
+) -> Iterator[tuple[str, nn.Module, int, bool]]:
+    """Each network with its name, the steps in which it runs, and whether it trains."""
     if not isinstance(model, KnowledgeDistiller):
-        yield '', model, iterations, TRAINED
+        yield '', model, iterations, True
         return
     for name, network in model.members.items():
-        yield name, network, iterations, TRAINED
+        yield name, network, iterations, True
     hook = (config.get('default_hooks') or {}).get('schedule') or {}
     schedules = hook.get('schedules') or {}
     for name in (*model.frozen, *model.averages):
@@ -96,7 +96,7 @@ def _work(model: Any, config: Config, iterations: int) -> Iterator[tuple[str, nn
                  if name in each.reads()]  # fmt: skip
         steps = sum(any(method_strength(step, **each) > 0 for each in times)
                     for step in range(iterations))  # fmt: skip
-        yield name, model.network(name), steps, TEACHING
+        yield name, model.network(name), steps, False
 
 
 def _count(
@@ -109,5 +109,5 @@ def _count(
     described = json.dumps([own, made_of], sort_keys=True, default=str)
     key = (described, crop, trains)
     if key not in _counted:
-        _counted[key] = count_flops(network, crop, auxiliary=trains)
+        _counted[key] = count_flops(network, crop, training=trains)
     return _counted[key]

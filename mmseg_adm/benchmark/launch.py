@@ -17,6 +17,7 @@ import torch
 
 from .initial import initial_weights
 from .plan import Cell, Plan
+from .provenance import code_hash
 
 # How often a training that is to be stopped early is looked at, in seconds.
 PACE = 0.5
@@ -69,6 +70,7 @@ class Launcher:
     def __init__(self, plan: Plan, work_dir: Path, jobs: int, inherited: int) -> None:
         self.plan = plan
         self.work_dir = work_dir
+        self.jobs = jobs
         self.inherited = inherited
         self.devices: Queue[str] = Queue()
         # Without GPUs the processes share the cores.
@@ -84,22 +86,45 @@ class Launcher:
         for process in tuple(self.trainings):
             _end(process)
 
-    def folder_of(self, cell: Cell) -> Path:
-        """Where a training writes: with other settings it is another one."""
+    def folder_of(self, cell: Cell, code: str | None = None) -> Path:
+        """Where a training writes: with other settings, or by other code, it is another one.
+
+        Args:
+            cell: The cell.
+            code: The hash of what trains it, by default today's.
+        """
         first = self.plan.trainings[cell.settings]
-        return self.work_dir / first.key / first.settings
+        code = code or code_hash(cell.row.imports)
+        return self.work_dir / first.key / f'{first.settings}_{code}'
 
-    def weights_of(self, cell: Cell) -> Path:
-        """What a cell's training saves at its end; one that was stopped has earlier ones."""
-        return self.folder_of(cell) / f'iter_{cell.row.iterations}.pth'
+    def weights_of(self, cell: Cell, trained_by: str | None = None) -> Path:
+        """What a cell's training saves at its end; one that was stopped has earlier ones.
 
-    def command(self, cell: Cell, folder: Path, initial: Path) -> list[str]:
-        """How a cell's training is started in a folder; its weights are drawn into another."""
+        Args:
+            cell: The cell.
+            trained_by: The code of its line, whose weights will do if today's has trained none.
+        """
+        name = f'iter_{cell.row.iterations}.pth'
+        own = self.folder_of(cell) / name
+        earlier = self.folder_of(cell, trained_by) / name
+        return own if own.is_file() or not earlier.is_file() else earlier
+
+    def command(
+        self, cell: Cell, folder: Path, initial: Path, taught_by: str | None = None
+    ) -> list[str]:
+        """How a cell's training is started.
+
+        Args:
+            cell: The cell.
+            folder: Where it writes.
+            initial: Where its initial weights are drawn into.
+            taught_by: The code that its teacher's line belongs to.
+        """
         source, options = list(cell.row.source), cell.options
         with self.lock:  # The weights of a pair are drawn once.
             options |= initial_weights(self.plan, cell, initial)
         if teacher := self.plan.teacher_of(cell):
-            weights = self.weights_of(teacher)
+            weights = self.weights_of(teacher, taught_by)
             options |= {
                 f'model.members.{name}.checkpoint': str(weights) for name in cell.row.teachers
             }

@@ -27,10 +27,11 @@ from mmseg_adm.engine.hooks.channels_last import ChannelsLastHook, use_channels_
 from mmseg_adm.export import plain_config
 from mmseg_adm.mistakes import building
 from mmseg_adm.models import KnowledgeDistiller
-from mmseg_adm.models.flops import input_channels
 from mmseg_adm.models.memory import peak_bytes, state_bytes, weight_bytes
 from mmseg_adm.models.methods import DistillationMethod
+from mmseg_adm.models.shared import input_channels
 from mmseg_adm.models.step import DistillationStep
+from mmseg_adm.paths import find_config
 
 
 @dataclass
@@ -191,10 +192,16 @@ def comparable_configs(path: str | Path) -> list[Path]:
     """The shipped configs that deploy the same student on the same data and schedule.
 
     Args:
-        path: One of them; the others lie in the folders beside its own.
+        path: One of them, or its name; the others lie in the folders beside its own.
+
+    Raises:
+        ValueError: If it is a network alone.
     """
-    path = Path(path)
-    wanted = _setting(Config.fromfile(path))
+    path = find_config(path)
+    config = Config.fromfile(path)
+    if not is_distillation_config(config):
+        raise ValueError(f'{path} trains a network alone: there is no method to compare')
+    wanted = _setting(config)
     found = []
     for other in sorted(path.parent.parent.glob('[!_]*/*.py')):
         config = Config.fromfile(other)

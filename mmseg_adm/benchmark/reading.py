@@ -138,7 +138,7 @@ class _PairReader:
         if network:
             options |= self.alone[network].get('cfg_options', {})
         if len(source) > 1:
-            options |= self._network_options()
+            options |= self._network_options(name)
         options |= entry.get('cfg_options', {})
         row = Row(
             pair=self.name,
@@ -155,24 +155,35 @@ class _PairReader:
             base=_read(source),
         )
         length = entry.get('iterations')
-        if length is None and network:
-            length = self.alone[network].get('iterations')
+        # Of a pair, schedule and length are the student's.
+        if length is None and (network or len(source) > 1):
+            length = self.alone[network or STUDENT].get('iterations')
         return self._completed(row, bool(entry.get('trained_teacher')), length)
 
-    def _network_options(self) -> dict[str, object]:
-        """What the plan changes about the networks alone, for those of a pair."""
-        return {
-            f'model.members.{member}.{key.removeprefix("model.")}': value
-            for member, entry in self.alone.items()
-            for key, value in entry.get('cfg_options', {}).items()
-            if key.startswith('model.') and not key.startswith('model.data_preprocessor')
-        }
+    def _network_options(self, name: str) -> dict[str, object]:
+        """What the plan changes about the networks alone, for those of a pair.
+
+        Raises:
+            ValueError: If that is more than the networks.
+        """
+        options = {}
+        for member, entry in self.alone.items():
+            for key, value in entry.get('cfg_options', {}).items():
+                if not key.startswith('model.') or key.startswith('model.data_preprocessor'):
+                    raise ValueError(
+                        f"cell '{self.name}/{name}' would not have {key} of its {member} alone: "
+                        f'set it in {Path(self.sources[member]).name}, or in the cfg_options of '
+                        'the plan'
+                    )
+                options[f'model.members.{member}.{key.removeprefix("model.")}'] = value
+        return options
 
     def _completed(self, row: Row, trained_teacher: bool, length: int | None = None) -> Row:
         """The row with all that follows from its config, which is brought to a length."""
         key = f"cell '{row.key}'"
         config = row.resolved()
         try:
+            _check_has(config, 'model', 'train_cfg')
             if length is not None:
                 if not isinstance(length, int) or length < 1:
                     raise ValueError(f'iterations must be an integer >= 1, got {length!r}')
@@ -180,6 +191,8 @@ class _PairReader:
                 row = replace(row, options=options)
                 config = row.resolved()
             iterations = iterations_of(config)
+            _check_has(config, 'train_dataloader', 'val_dataloader')
+            _check_scored(config)
         except ValueError as error:
             raise ValueError(f'{key}: {error}') from None
         members = config.model.get('members') or {}
@@ -289,6 +302,10 @@ def _check_plan(path: Path, plan: Config) -> None:
             raise ValueError(f'the plan {path} names no {key}: {key} = {example}')
         if not isinstance(plan[key], kind):
             raise ValueError(f'the plan {path}: expected {key} = {example}, got {plan[key]!r}')
+    for key in ('budget', 'teacher_is_given', 'cfg_option'):
+        if key in plan:
+            where = 'is called cfg_options' if key == 'cfg_option' else 'belongs into a pair'
+            raise ValueError(f'the plan {path}: {key} {where}')
     options = plan.get('cfg_options', {})
     if not isinstance(options, Mapping):
         raise ValueError(f'the plan {path}: cfg_options must be a dict by key, got {options!r}')
@@ -306,6 +323,25 @@ def _seeds(name: str, entry: Mapping, every: Sequence[int]) -> Sequence[int]:
     if unknown := set(own) - set(every):
         raise ValueError(f'{name}: the plan has no seeds {sorted(unknown)}: {every}')
     return own
+
+
+def _check_has(config: Config, *keys: str) -> None:
+    if missing := [key for key in keys if not config.get(key)]:
+        raise ValueError(f'{config.filename} has no {", ".join(missing)}')
+
+
+def _check_scored(config: Config) -> None:
+    """Refuse a score that a table would not find.
+
+    Raises:
+        ValueError: If mIoU has a prefix.
+    """
+    evaluators = config.get('val_evaluator') or []
+    for each in evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]:
+        if each.get('prefix') and str(each.get('type')).endswith('IoUMetric'):
+            raise ValueError(
+                f"val_evaluator has prefix='{each.prefix}': a table is of 'mIoU', without a prefix"
+            )
 
 
 def _goes_on(row: Row, frozen: Sequence[str]) -> bool:

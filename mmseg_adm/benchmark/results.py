@@ -105,6 +105,8 @@ def collect(work_dir: Path) -> dict:
         if any(key.endswith('mIoU') for key in row):
             kept = {key: value for key, value in row.items() if key not in ('time', 'data_time')}
             evaluations[row['step']] = kept  # a resumed run may evaluate a step again
+    if not any(key.endswith('mIoU') for each in evaluations.values() for key in each):
+        raise ValueError(f'no mIoU is logged in {work_dir}: val_evaluator must give one')
     probes = {row['step']: row for row in rows if any(key.startswith(PROBE) for key in row)}
     checkpoint = last_checkpoint(work_dir)
     if checkpoint is None:

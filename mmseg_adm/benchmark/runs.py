@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 
 from mmengine.config import Config
 
+from mmseg_adm.config import check_config
 from mmseg_adm.writing import remove_leftovers
 
 from .cost import multiply_adds
@@ -64,7 +65,7 @@ def run_plan(
     """
     report = report or (lambda cell, state: None)
     with locked(work_dir) as lock:
-        remove_leftovers(work_dir / 'initial')
+        remove_leftovers(work_dir / 'initial', '**/*')
         sitting = _Sitting(plan, results, Launcher(plan, work_dir, jobs, lock), report)
         sitting.prepare()
         _in_turn(plan.trainings.values(), plan, sitting.launcher, jobs, sitting.run)
@@ -149,7 +150,6 @@ class _Sitting:
     def __post_init__(self) -> None:
         self.evidence = Evidence(self.plan, self.results, device_name())
         self.written = (self.launcher.work_dir, self.results.path.parent)
-        self.initial = self.launcher.work_dir / 'initial'
         changed = bool(changed_files(self.plan.path.parent, self.written))
         self.done = {
             settings
@@ -173,8 +173,9 @@ class _Sitting:
         left = [cell for settings, cell in self.plan.trainings.items() if settings not in self.done]
         for cell in {cell.row.settings: cell for cell in reversed(left)}.values():
             try:
+                check_config(cell.row.resolved())
                 if cell.row.network:
-                    initial_weights(self.plan, cell, self.initial)
+                    initial_weights(self.plan, cell, self._initial(cell))
                 self.costs[cell.row.settings] = multiply_adds(cell.row, self.plan.processes)
             except FileNotFoundError as error:
                 raise FileNotFoundError(f"cell '{cell.row.key}': {error}") from error
@@ -209,21 +210,30 @@ class _Sitting:
         needed = any(self.plan.teacher_of(cell) == teacher
                      for settings, cell in self.plan.trainings.items()
                      if settings not in self.done)  # fmt: skip
-        return needed and not self.launcher.weights_of(teacher).is_file()
+        return needed and not self._weights_of(teacher).is_file()
+
+    def _weights_of(self, teacher: Cell) -> Path:
+        return self.launcher.weights_of(teacher, (self.evidence.line(teacher) or {}).get('code'))
+
+    def _initial(self, cell: Cell) -> Path:
+        """Other code may draw others."""
+        return self.launcher.work_dir / 'initial' / self.evidence.code_of(cell)
 
     def _train(self, cell: Cell) -> dict:
         folder = self.launcher.folder_of(cell)
         folder.mkdir(parents=True, exist_ok=True)
         line = provenance(self.plan, cell, self.written)
+        taught_by = None
         if teacher := self.plan.teacher_of(cell):
             if problem := self._problem_of(teacher):
                 return line | {'status': FAILED, 'reason': problem}
             taught = self.evidence.line(teacher) or {}
             line['teacher'] = taught['fingerprint']
+            taught_by = taught['code']
         log = folder / 'benchmark.log'
         failed = line | {'status': FAILED, 'log': str(log)}
         try:
-            command = self.launcher.command(cell, folder, self.initial)
+            command = self.launcher.command(cell, folder, self._initial(cell), taught_by)
             exit_status, memory = self.launcher.execute(command, log)
             if exit_status != 0:
                 return failed | {'exit status': exit_status}
@@ -237,6 +247,8 @@ class _Sitting:
             'iterations': cell.row.iterations,
             'multiply-adds': self.costs[cell.row.settings],
             'memory (MiB)': memory,
+            # Those beside it made it slower.
+            'jobs': self.launcher.jobs,
         }  # fmt: skip
 
     def _problem_of(self, teacher: Cell) -> str:
@@ -278,11 +290,12 @@ class _Check:
     def run(self, cell: Cell) -> None:
         """Begin a cell's training once more and compare its first losses."""
         teacher = self.plan.teacher_of(cell)
-        if teacher and not self.launcher.weights_of(teacher).is_file():
+        taught_by = (self.evidence.line(teacher) or {}).get('code') if teacher else None
+        if teacher and not self.launcher.weights_of(teacher, taught_by).is_file():
             self.report(cell, "not checked: its teacher's weights are not in the work dir")
             return
         self.report(cell, 'running')
-        found, printed = self._begin(cell)
+        found, printed = self._begin(cell, taught_by)
         if self.launcher.stopping.is_set():
             return
         line = provenance(self.plan, cell, self.written)
@@ -298,7 +311,7 @@ class _Check:
             )
         self.report(cell, "as today's code trains it" if same else DIFFERS)
 
-    def _begin(self, cell: Cell) -> tuple[dict | None, str]:
+    def _begin(self, cell: Cell, taught_by: str | None) -> tuple[dict | None, str]:
         """The first losses of a training, and the end of what it printed."""
         with TemporaryDirectory(
             prefix='check_', dir=self.launcher.work_dir, ignore_cleanup_errors=True
@@ -310,7 +323,7 @@ class _Check:
                 return fingerprint_of(logged_rows(folder))
 
             # Drawn anew: today's code may draw others.
-            command = self.launcher.command(cell, folder, folder / 'initial')
+            command = self.launcher.command(cell, folder, folder / 'initial', taught_by)
             self.launcher.execute(command, log, enough=lambda: fingerprint() is not None)
             return fingerprint(), log.read_text()[-1000:]
 

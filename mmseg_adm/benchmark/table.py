@@ -6,7 +6,7 @@ from mmseg_adm.config import POINTS
 
 from .evidence import NOT_RUN, UNCHECKED
 from .plan import Cell, Pair, Row
-from .settings import STUDENT, TEACHER
+from .settings import STUDENT, TEACHER, missing_lists
 from .summary import Spread, Summary
 
 INTERVAL = '95 % interval'
@@ -40,6 +40,9 @@ def remarks(summary: Summary, pair: Pair) -> list[str]:
             found.setdefault(
                 f'curves of fewer than {POINTS} points, lower train_cfg.val_interval', []
             ).append(row.key)
+    missing = missing_lists(pair.row(STUDENT).resolved())
+    if missing and not summary.lines(pair.row(STUDENT)):
+        found['lines are known again by lists of images that are not here'] = missing
     lines = [f'- {text}: {", ".join(cells)}' for text, cells in found.items()]
     lines += [f'- left out, {count} lines of another device, {device}'
               for device, count in evidence.elsewhere.items()]  # fmt: skip

@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     # What the training would refuse is refused before its data are drawn.
     load_config(CONFIG, options_of(args.cfg_options))
     work_dir, data_root = Path(args.work_dir), Path(args.data_root)
-    write_synthetic_city(data_root, num_train=240, num_val=48, size=(128, 256), seed=0)
+    write_synthetic_city(data_root)
     print(f'Data: {data_root}, drawn in the layout of Cityscapes')
     os.environ['SYNTHETIC_CITY_ROOT'] = str(data_root.resolve())
 

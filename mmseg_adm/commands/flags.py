@@ -182,8 +182,17 @@ def options_of(settings: list[str]) -> dict:
     """
     from mmengine.config import DictAction
 
+    class Reader(DictAction):
+        """MMEngine's, but for the white space in a path, which that one takes out."""
+
+        @staticmethod
+        def _parse_iterable(val: str) -> object:
+            if ',' in val or val.startswith(('(', '[')) or val.strip('\'"') != val:
+                return DictAction._parse_iterable(val)
+            return DictAction._parse_int_float_bool(val.strip())
+
     reader = argparse.ArgumentParser()
-    reader.add_argument('--cfg-options', nargs='+', action=DictAction, default={})
+    reader.add_argument('--cfg-options', nargs='+', action=Reader, default={})
     options: dict = {}
     for setting in settings:
         try:

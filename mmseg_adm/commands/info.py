@@ -32,13 +32,13 @@ def facts() -> dict[str, str]:
     import torch
 
     from mmseg_adm import __version__
-    from mmseg_adm.stack import check_stack, installed_versions
+    from mmseg_adm.stack import installed_versions
 
     found = {
         'mmseg_adm': f'{__version__}, in {Path(__file__).parents[1]}',
         'Python': f'{platform.python_version()}, {sys.executable}',
         'PyTorch': torch.__version__,
-        'OpenMMLab stack': check_stack(),
+        'OpenMMLab stack': _stack(),
         **dict(sorted(installed_versions().items())),
         **{name: version for name in PACKAGES if (version := _version(name))},
         'OS': platform.platform(),
@@ -54,6 +54,15 @@ def facts() -> dict[str, str]:
             memory = device.total_memory / 2**30
             found[f'GPU {index}'] = f'{device.name}, {memory:.1f} GiB'
     return found
+
+
+def _stack() -> str:
+    from mmseg_adm.stack import check_stack
+
+    try:
+        return check_stack()
+    except RuntimeError as error:
+        return f'does not fit. {error}'
 
 
 def _version(package: str) -> str | None:

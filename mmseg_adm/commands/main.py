@@ -9,6 +9,8 @@ import time
 from collections.abc import Sequence
 from importlib import import_module
 
+from mmseg_adm.stack import check_stack
+
 COMMANDS = ('train', 'test', 'preflight', 'export', 'benchmark', 'profile', 'demo', 'info')
 # What a user can put right; anything else is a bug, and keeps its traceback.
 MISTAKES = (ValueError, TypeError, OSError)
@@ -52,7 +54,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         command.add_argument(
             '--debug', action='store_true', help=f'show where a mistake was found; as {DEBUG}=1'
         )
-        command.set_defaults(check=module.check, run=module.run, argv=list(argv), parser=command)
+        command.set_defaults(
+            name=name, check=module.check, run=module.run, argv=list(argv), parser=command
+        )
     args, unknown = parser.parse_known_args(argv)
     if unknown:
         args.parser.error(f'unrecognized arguments: {" ".join(unknown)}')
@@ -72,6 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     try:
         args = parse(argv or ['--help'])
+        if args.name != 'info':  # It says itself what does not fit.
+            _check_stack()
         args.check(args)
         from .quiet import silence_third_parties
 
@@ -85,6 +91,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as interrupt:
         _say(f'interrupted{interrupt}')
         return 130
+
+
+def _check_stack() -> None:
+    try:
+        check_stack()
+    except RuntimeError as error:
+        raise ValueError(str(error)) from None
 
 
 def _say(message: str) -> None:

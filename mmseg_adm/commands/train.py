@@ -235,7 +235,9 @@ class TrainingInterrupt(KeyboardInterrupt):
     """
 
     def __init__(self, checkpoint: Path | None) -> None:
-        super().__init__(f'; the last checkpoint is {checkpoint}')
+        super().__init__(
+            f'the last checkpoint is {checkpoint}' if checkpoint else 'before the first checkpoint'
+        )
         self.checkpoint = checkpoint
 
 

@@ -321,7 +321,7 @@ def draw_scene(seed: Sequence[int], size: tuple[int, int]) -> tuple[np.ndarray, 
 def write_synthetic_city(
     root: str | os.PathLike[str],
     num_train: int = 240,
-    num_val: int = 60,
+    num_val: int = 48,
     size: Sequence[int] = (128, 256),
     seed: int = 0,
 ) -> Path:
@@ -382,7 +382,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description='Draws street scenes in the Cityscapes layout.')
     parser.add_argument('root', type=Path, help='folder of the data set')
     parser.add_argument('--num-train', type=int, default=240)
-    parser.add_argument('--num-val', type=int, default=60)
+    parser.add_argument('--num-val', type=int, default=48)
     parser.add_argument('--size', type=int, nargs=2, metavar=('H', 'W'), default=(128, 256))
     parser.add_argument('--seed', type=int, default=0)
     try:

@@ -29,6 +29,7 @@ def draw_panel(
     palette: Sequence[Sequence[int]] = (),
     title: str = '',
     ignore_index: int = 255,
+    difference: bool = True,
 ) -> np.ndarray:
     """Draw a panel.
 
@@ -41,6 +42,7 @@ def draw_panel(
         palette: Their RGB colors; classes without one are given some.
         title: Above everything.
         ignore_index: The label that does not count; it is drawn black, here and in predictions.
+        difference: Whether to show where several predictions are not the same.
 
     Returns:
         (height, width, 3), RGB, uint8.
@@ -50,7 +52,8 @@ def draw_panel(
     maps = {'labels': labels, **{f'{name} predicts': each for name, each in predictions.items()}}
     maps = {name: np.where(labeled, each, UNLABELED).astype(np.uint8)
             for name, each in maps.items()}  # fmt: skip
-    count = 1 + len(maps) + (len(predictions) > 1) + len(weights)
+    difference = difference and len(predictions) > 1
+    count = 1 + len(maps) + difference + len(weights)
     figure, axes = _grid(count, *labels.shape)
     free = iter(axes)
     height, width = labels.shape
@@ -62,7 +65,7 @@ def draw_panel(
         axis = next(free)
         axis.imshow(tile, extent=extent)
         axis.set_title(name, fontsize='medium')
-    if len(predictions) > 1:
+    if difference:
         _draw_difference(next(free), list(predictions.values()), labeled)
     last = None
     for name, weight in weights.items():

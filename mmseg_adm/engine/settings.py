@@ -13,7 +13,7 @@ from mmengine.config import Config
 # variable of its text.
 PARTS = (
     'model', 'train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'auto_scale_lr',
-    'randomness', 'default_hooks', 'custom_hooks',
+    'randomness', 'default_hooks', 'custom_hooks', 'sync_bn', 'model_wrapper_cfg',
 )  # fmt: skip
 # Hooks that watch, log, draw, save or check; what any other one does may change the training.
 WATCHING_HOOKS = (
@@ -32,6 +32,7 @@ FREE = re.compile(
     r'|multiprocessing_context|cache|lazy_init|serialize_data|backend_args(\..+)?)'
     r'|train_cfg\.(max_iters|max_epochs|val_interval|val_begin|dynamic_intervals(\..+)?'
     r'|fast_forward_on_resume)'
+    r'|model_wrapper_cfg\.(type|find_unused_parameters|static_graph|detect_anomalous_params)'
     r'|model\.(.+\.)?(pretrained|checkpoint|init_cfg(\..+)?)'
 )
 # What a resumed run has from its checkpoint, whatever the config says.

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from mmseg_adm.checkpoint import drop_pretrained, member_weights, read_checkpoint
 from mmseg_adm.config import is_distillation_config
-from mmseg_adm.models.flops import input_channels
+from mmseg_adm.models.shared import input_channels
 from mmseg_adm.writing import remove_leftovers, whole_file
 
 from .plain import build_plain, cut_out, plain_meta, with_ending

@@ -25,7 +25,8 @@ class EMATeacher(ExponentialMovingAverage):
     Args:
         followed: The name of the member that it follows.
         network: That member.
-        momentum: The share of the present weights in each batch, in (0, 1).
+        momentum: The share of the present weights in each batch, in (0, 1); with
+            ``accumulative_counts`` so many batches make a step, as with MMEngine's ``EMAHook``.
     """
 
     def __init__(self, followed: str, network: nn.Module, momentum: float) -> None:
@@ -40,20 +41,19 @@ class EMATeacher(ExponentialMovingAverage):
     def follow(self, network: nn.Module) -> None:
         """Take in the member's present weights, at first as they are.
 
-        All at once, and without a wait for the device but in the first batch of a process: the
-        base class asks its counter twice, and launches a kernel a tensor.
+        All at once, and without a wait for the device but in the first two batches of a process:
+        the base class asks its counter twice, and launches a kernel a tensor.
         """
         own, present = (
             [each for each in (*module.parameters(), *module.buffers()) if each.is_floating_point()]
             for module in (self.module, network)
         )
-        # A run that is resumed has begun already.
+        # A run that is resumed has begun already; where the first batch is undone, none has.
         self._began = self._began or bool(self.steps > 0)
         if self._began:
             get_ema_multi_avg_fn(1 - self.momentum)(own, present, None)
         else:
             self.module.load_state_dict(network.state_dict())
-            self._began = True
         self.steps += 1
 
     def train(self, mode: bool = True) -> EMATeacher:

@@ -17,52 +17,10 @@ from mmseg_adm.config.kinds import bridged_teacher
 from mmseg_adm.config.members import MEMBER_OPTIONS
 
 from .members import FrozenMember
+from .shared import SharedModule
 from .taps import find_module, probe_images
 
 OPTIONS = ('type', 'teacher', 'split', 'init')
-
-
-class SharedModule(nn.Module):
-    """Stands in a bridge for a module of the frozen teacher that both share.
-
-    While the taps record, it keeps what the teacher's module returned and returns that; so the
-    shared stages run once a step. Without it (evaluation of the bridge alone) it runs them.
-
-    Args:
-        module: The teacher's.
-    """
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        # Not a child: its weights are neither trained nor saved here.
-        self._shared = (module,)
-        self.recording = False
-        self._kept: Any = None
-        module.register_forward_hook(self._keep)
-
-    def __deepcopy__(self, memo: dict) -> SharedModule:
-        """Share it with an averaged copy of the bridge, as the frozen member itself is shared."""
-        return self
-
-    @property
-    def shared(self) -> nn.Module:
-        """The teacher's module."""
-        return self._shared[0]
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """What the teacher's module returned in this step, else what it returns now."""
-        if self._kept is not None:
-            return self._kept
-        with torch.no_grad():
-            return self.shared(*args, **kwargs)
-
-    def clear(self) -> None:
-        """Release what was kept."""
-        self._kept = None
-
-    def _keep(self, module: nn.Module, inputs: tuple, output: Any) -> None:
-        if self.recording:
-            self._kept = output
 
 
 def plain_bridge(config: Mapping, members: Mapping[str, Mapping]) -> ConfigDict:

@@ -13,8 +13,8 @@ from torch import nn
 
 from mmseg_adm.mistakes import words_of
 
-from .bridge import SharedModule
 from .distiller import KnowledgeDistiller
+from .shared import SharedModule
 
 # Their forward is called by its name, or there is none: what is compiled is what is called.
 NOT_CALLED = (BaseSegmentor, BaseDecodeHead, nn.ModuleList, nn.ModuleDict)

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
 from mmengine.model import BaseModel, ModuleDict
 from mmseg.registry import MODELS as MMSEG_MODELS
 from torch import Tensor, nn
+from torch.nn import functional
 
 from mmseg_adm.checkpoint import check_state_dict, safe_loading
 from mmseg_adm.config.members import resolve_members
 from mmseg_adm.registry import MODELS
 
-from .bridge import SharedModule
 from .members import FrozenMember
 from .methods.build import EMA_TEACHER, FROZEN, build_method
 from .networks import build_networks
 from .preprocessor import MembersDataPreprocessor
+from .shared import SharedModule
 from .step import DistillationStep
 from .taps import FeatureTap, Recorder, decode_head_of, find_classifier, recording
 
@@ -151,6 +152,9 @@ class KnowledgeDistiller(BaseModel):
         """As in MMEngine; files that it starts from are read weights-only."""
         with safe_loading():
             super().init_weights()
+        for average in self.averages.values():
+            # It was copied from what had not been initialized.
+            average.module.load_state_dict(self.members[average.followed].state_dict())
 
     def forward(
         self,
@@ -186,7 +190,8 @@ class KnowledgeDistiller(BaseModel):
                 member_losses = network(_view(inputs, name), _view(data_samples, name), mode='loss')
                 losses.update({f'{name}.{key}': value for key, value in member_losses.items()})
             if active:
-                step = self._step(_view(data_samples, self.student))
+                images = _view(inputs, self.student)
+                step = self._step(_view(data_samples, self.student), images.shape[-2:])
                 for name, method in active.items():
                     step.check_gradient(method.reads(), method.updates())
                     losses.update(_named(name, method.strength, method(step)))
@@ -235,7 +240,9 @@ class KnowledgeDistiller(BaseModel):
             with recording(self._taps()):
                 for name in self.member_names:
                     self.network(name)(_view(data['inputs'], name), mode='tensor')
-                return read(self._step(_view(data['data_samples'], self.student)))
+                images = _view(data['inputs'], self.student)
+                samples = _view(data['data_samples'], self.student)
+                return read(self._step(samples, images.shape[-2:]))
         finally:
             self.train(was_training)
 
@@ -289,10 +296,12 @@ class KnowledgeDistiller(BaseModel):
         members = self._taps_by_member().values()
         return [*(tap for taps in members for tap in taps.values()), *self._shared]
 
-    def _step(self, data_samples: list) -> DistillationStep:
-        labels = torch.stack([sample.gt_sem_seg.data for sample in data_samples]).squeeze(1)
+    def _step(self, data_samples: list, size: Sequence[int]) -> DistillationStep:
         head: Any = decode_head_of(self.network(self.student))
-        return DistillationStep(self._taps_by_member(), labels.long(), head.ignore_index)
+        # In evaluation mmseg's preprocessor pads images at the right and the bottom, and no labels.
+        labels = torch.stack([_padded(sample.gt_sem_seg.data, size, head.ignore_index)
+                              for sample in data_samples]).squeeze(1).long()  # fmt: skip
+        return DistillationStep(self._taps_by_member(), labels, head.ignore_index)
 
     def _keep_idle_parameters(self, losses: dict, active: Mapping[str, nn.Module]) -> None:
         """Keep switched-off parameters in the graph by nothing: DDP waits for every gradient."""
@@ -309,6 +318,12 @@ def _view(by_member: Any, name: str) -> Any:
     if isinstance(by_member, dict):
         return by_member[name] if name in by_member else by_member[None]
     return by_member
+
+
+def _padded(labels: Tensor, size: Sequence[int], value: int) -> Tensor:
+    """Labels (1, h, w), at the right and the bottom filled up to a size."""
+    height, width = labels.shape[-2:]
+    return functional.pad(labels, (0, size[1] - width, 0, size[0] - height), value=value)
 
 
 def _refuse_pauses(methods: Mapping[str, Any]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+import time
 from typing import Any
 
 import torch
@@ -9,10 +11,13 @@ from mmengine.analysis import FlopAnalyzer
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from torch import Tensor, nn
 
-from .bridge import SharedModule
+from .shared import SharedModule, input_channels
+
+# The backward pass takes the gradients of activations and of weights: twice the forward pass.
+STEP = 3
 
 
-def count_flops(network: nn.Module, crop: tuple[int, int], auxiliary: bool = False) -> float | None:
+def count_flops(network: nn.Module, crop: tuple[int, int], training: bool = False) -> float | None:
     """Multiply-adds on one image, as mmseg's ``get_flops`` counts them.
 
     A bridge is counted without what it shares with its teacher.
@@ -20,14 +25,18 @@ def count_flops(network: nn.Module, crop: tuple[int, int], auxiliary: bool = Fal
     Args:
         network: A segmentor; it is left in evaluation mode.
         crop: (H, W) of the image.
-        auxiliary: Whether its auxiliary heads run too, as in training.
+        training: Of a step of training, forwards and backwards, auxiliary heads included: three
+            times the forward pass, but for the layers before the first one that trains. Otherwise
+            of the forward pass.
 
     Returns:
         ``None`` if it cannot be traced.
     """
     device = next(network.parameters()).device
     images = torch.zeros(1, input_channels(network), *crop, device=device)
-    traced = _AllHeads(network) if auxiliary else network
+    if training:
+        network.train()  # Backbones freeze their stages there.
+    traced = _AllHeads(network) if training else network
     try:
         with torch.no_grad():
             analyzer = FlopAnalyzer(traced.eval(), (images,))
@@ -35,20 +44,46 @@ def count_flops(network: nn.Module, crop: tuple[int, int], auxiliary: bool = Fal
             shared = [name for name, module in traced.named_modules()
                       if isinstance(module, SharedModule)]  # fmt: skip
             by_module = analyzer.by_module()
-            return float(analyzer.total() - sum(by_module[name] for name in shared))
+            total = analyzer.total() - sum(by_module[name] for name in shared)
+            if training:
+                total = STEP * total - (STEP - 1) * sum(by_module[name] for name in _frozen(traced))
+            return float(total)
     except Exception:  # tracing fails on what it has no rule for: the reader then says so
         return None
 
 
-def input_channels(network: nn.Module) -> int:
-    """Of the images that a network takes."""
-    for module in network.modules():
-        # The first layers of a bridge are its teacher's.
-        if isinstance(module, SharedModule):
-            return input_channels(module.shared)
-        if isinstance(module, nn.Conv2d):
-            return module.in_channels
-    raise ValueError(f'{type(network).__name__} has no convolution')
+def seconds_per_image(network: Any, size: tuple[int, int], rounds: int = 10) -> float:
+    """Median time in which a segmentor makes a label map of one image, batch 1, after a warm-up.
+
+    Args:
+        network: A segmentor; it is left in evaluation mode.
+        size: (H, W) of the image.
+        rounds: Images that count.
+    """
+    device = next(network.parameters()).device
+    image = torch.zeros(1, input_channels(network), *size, device=device)
+    metas = [dict(ori_shape=size, img_shape=size)]
+    network.eval()
+    times = []
+    with torch.inference_mode():
+        for _ in range(2 + rounds):
+            start = time.perf_counter()
+            # Onto the host: a GPU has then done all of it.
+            network.encode_decode(image, metas).argmax(1).cpu()
+            times.append(time.perf_counter() - start)
+    return statistics.median(times[2:])
+
+
+def _frozen(network: nn.Module) -> list[str]:
+    """The layers before the first one that trains, in the order in which they are registered."""
+    found = []
+    for name, module in network.named_modules():
+        parameters = list(module.parameters(recurse=False))
+        if any(each.requires_grad for each in parameters):
+            break
+        if parameters:
+            found.append(name)
+    return found
 
 
 class _AllHeads(nn.Module):

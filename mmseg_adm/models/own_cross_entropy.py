@@ -20,7 +20,7 @@ class OwnCrossEntropy(nn.Module):
     q_p is what the decode head's own cross entropy multiplies that of pixel p with: the weight
     of its class, zero where the label is the head's ``ignore_index`` or its sampler (OHEM)
     leaves the pixel out. The logits are resized with the head's ``align_corners``. Gradient
-    reaches the logits only; means are over the batch of all processes.
+    reaches the logits only; means of weights are over the batch of all processes.
 
     Args:
         name: The member.
@@ -88,8 +88,8 @@ class OwnCrossEntropy(nn.Module):
         labeled = self._labeled(labels)
         counted = labeled * step.sample(self.member, logits, labels)
         weighted = counted * _at(labels, weight)
-        sums = torch.stack([labeled.sum(), counted.sum(), weighted.sum()])
-        of_labeled, of_counted, of_weighted = step.reduce_mean(sums)
+        sums = torch.stack([counted.sum(), weighted.sum()])
+        of_counted, of_weighted = step.reduce_mean(sums)
         change = divided(weighted, of_weighted) * of_counted - counted
         change = change.where(of_weighted != 0, 0)
         total = cross_entropy_sum(logits, labels, change, self.align_corners) * self.loss_weight
@@ -97,7 +97,8 @@ class OwnCrossEntropy(nn.Module):
             return total
         if self.over_all_pixels:
             return total / labels.numel()
-        return divided(total, of_labeled)
+        # As mmseg does it, each process by its own.
+        return divided(total, labeled.sum())
 
     def _labels(self, step: DistillationStep, logits: Tensor) -> Tensor:
         """What is no class another member ignores: the member's own loss has let it pass."""

@@ -36,9 +36,14 @@ class MembersDataPreprocessor(BaseDataPreprocessor):
             ValueError: If preprocessors pad to different sizes.
         """
         results: dict[str | None, dict] = {}
-        # Each one casts the data into new samples before it pads them.
+        ran: dict[nn.Module, dict] = {}
+        # Each one casts the data into new samples before it pads them. An average and a bridge see
+        # what the member sees that they come from.
         for name in self._own:
-            results[name] = getattr(self, f'own_{name}')(data, training)
+            preprocessor = getattr(self, f'own_{name}')
+            if preprocessor not in ran:
+                ran[preprocessor] = preprocessor(data, training)
+            results[name] = ran[preprocessor]
         if self.shared is not None:
             results[None] = self.shared(data, training)
         sizes = {name: tuple(result['inputs'].shape[-2:]) for name, result in results.items()}

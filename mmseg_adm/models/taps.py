@@ -10,6 +10,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from .shared import input_channels
+
 NAMED_POINTS = ('features', 'logits')
 LOWER = (torch.bfloat16, torch.float16)
 
@@ -268,6 +270,6 @@ def map_shapes(network: nn.Module, points: Sequence[str]) -> dict[str, tuple[int
 
 def probe_images(network: nn.Module) -> Tensor:
     """One image of 128x128 that the network can read, always the same."""
-    channels = next(m.in_channels for m in network.modules() if isinstance(m, nn.Conv2d))
+    channels = input_channels(network)
     images = torch.randn(1, channels, 128, 128, generator=torch.Generator().manual_seed(0))
     return images.to(next(network.parameters()))

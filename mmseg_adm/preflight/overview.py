@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from mmseg_adm.models import KnowledgeDistiller
 from mmseg_adm.models.adapters import Projection
-from mmseg_adm.models.flops import count_flops, input_channels
+from mmseg_adm.models.flops import count_flops
 from mmseg_adm.models.preprocessor import MembersDataPreprocessor
+from mmseg_adm.models.shared import input_channels
 from mmseg_adm.models.step import DistillationStep
 
 from .report import Member, Method

@@ -136,7 +136,31 @@ def test_auxiliary_heads_count_where_they_run():
     # normalization counts two a value.
     height, width = SIZE[0] // 8, SIZE[1] // 8
     expected = height * width * (9 * 16 * 8 + 8 * CLASSES)
-    assert count_flops(network, SIZE, auxiliary=True) - plain == pytest.approx(expected, rel=0.02)
+    step = count_flops(network, SIZE, training=True)
+    assert step / 3 - plain == pytest.approx(expected, rel=0.02)
+
+
+def test_frozen_first_layers_count_once():
+    network = build(segmentor(4))
+    whole = count_flops(network, SIZE, training=True)
+    for module in (network.backbone.stem, network.backbone.layer1):
+        module.requires_grad_(False)
+    frozen = sum(count_flops_of(network, f'backbone.{name}') for name in ('stem', 'layer1'))
+    # What has no weights, such as ReLU and pooling, is counted as nothing.
+    assert whole - count_flops(network, SIZE, training=True) == 2 * frozen > 0
+    # Through a frozen layer behind one that trains gradients flow.
+    network.backbone.stem.requires_grad_(True)
+    assert count_flops(network, SIZE, training=True) == whole
+
+
+def test_stages_that_a_backbone_freezes_count_once():
+    settings = segmentor(4)
+    settings['backbone'] |= dict(frozen_stages=1)
+    frozen = sum(
+        count_flops_of(build(segmentor(4)), f'backbone.{name}') for name in ('stem', 'layer1')
+    )
+    whole = count_flops(build(segmentor(4)), SIZE, training=True)
+    assert whole - count_flops(build(settings), SIZE, training=True) == 2 * frozen
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from plans import PAIR, SETTING, TRAINING, shipped, tiny_plan, write_plan
 
 from mmseg_adm.benchmark import read_plan
 from mmseg_adm.benchmark.initial import initial_weights
+from mmseg_adm.config import check_config
 
 DATASET = 'train_dataloader.dataset.dataset'
 # Beside them lies a backbone.
@@ -22,6 +23,8 @@ def test_shipped_plans_are_read(name):
     assert len({cell.key for cell in plan.cells}) == len(plan.cells)
     for pair in plan.pairs:  # Two pairs may share a network.
         assert len({row.settings for row in pair.rows}) == len(pair.rows)
+    for row in {row.settings: row for row in plan.rows}.values():
+        check_config(row.resolved())
     # What a row calls ADM is what the class and its configs call so.
     for row in plan.rows:
         if row.name in ('adm', 'adm-finetune'):
@@ -394,3 +397,66 @@ def test_wrong_plans_are_refused(text, error, message, tmp_path):
 def test_a_plan_that_is_not_there(tmp_path):
     with pytest.raises(FileNotFoundError, match='plan not found'):
         read_plan(tmp_path / 'none.py')
+
+
+def test_rows_of_a_pair_have_the_length_of_its_student(tmp_path):
+    path = write_plan(tmp_path, dict(kd='kd', longer=dict(config='kd', iterations=6)))
+    text = path.read_text().replace(
+        "student='configs", "student=dict(iterations=4, config='configs"
+    )
+    path.write_text(text.replace(f"w16-d8_{SETTING}',", f"w16-d8_{SETTING}'),"))
+    rows = {row.name: row for row in read_plan(path).rows}
+    assert {name: row.iterations for name, row in rows.items()} == {
+        'student': 4, 'teacher': 2, 'kd': 4, 'longer': 6,
+    }  # fmt: skip
+    schedules = rows['kd'].resolved().param_scheduler
+    assert [each.end for each in schedules] == [4]
+
+
+@pytest.mark.parametrize('key', ['optim_wrapper.optimizer.lr', 'model.data_preprocessor.size'])
+def test_what_would_not_reach_a_pair_is_refused(key, tmp_path):
+    options = {key: (32, 48) if key.endswith('size') else 0.1}
+    plan = write_plan(tmp_path, dict(kd='kd'), teacher=options)
+    with pytest.raises(ValueError, match=f"cell 'tiny/kd' would not have {key} of its teacher"):
+        read_plan(plan)
+    # Where no row pairs the two it may differ.
+    assert len(read_plan(write_plan(tmp_path, shipped('dml'), teacher=options)).rows) == 3
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'val_dataloader': None}, 'has no val_dataloader'),
+        ({'val_evaluator.prefix': 'val'}, "val_evaluator has prefix='val': a table is of 'mIoU'"),
+    ],
+)
+def test_a_row_that_no_table_could_show_is_refused(options, message, tmp_path):
+    with pytest.raises(ValueError, match=f"cell 'tiny/student': .*{message}"):
+        read_plan(write_plan(tmp_path, {}, options={**TRAINING, **options}))
+
+
+@pytest.mark.parametrize('key', ['budget', 'teacher_is_given', 'cfg_option'])
+def test_a_name_in_the_wrong_place_is_refused(key, tmp_path):
+    path = write_plan(tmp_path, {})
+    path.write_text(path.read_text() + f'{key} = dict()\n')
+    with pytest.raises(ValueError, match=f'{key} (belongs into a pair|is called cfg_options)'):
+        read_plan(path)
+
+
+@pytest.mark.parametrize(
+    'options',
+    [{'compile': True}, {'val_cfg.fp16': True}, {'sync_bn': 'torch'},
+     {'auto_scale_lr': dict(enable=True, base_batch_size=16)}],
+    ids=lambda options: next(iter(options)),
+)  # fmt: skip
+def test_settings_know_what_few_configs_have(options, tmp_path):
+    plain = read_plan(write_plan(tmp_path, {}))
+    other = read_plan(write_plan(tmp_path, {}, options={**TRAINING, **options}))
+    assert plain.rows[0].settings != other.rows[0].settings
+
+
+def test_what_is_off_is_no_setting(tmp_path):
+    off = {'compile': False, 'auto_scale_lr': dict(enable=False, base_batch_size=16)}
+    plain = read_plan(write_plan(tmp_path, {}))
+    other = read_plan(write_plan(tmp_path, {}, options={**TRAINING, **off}))
+    assert plain.rows[0].settings == other.rows[0].settings

@@ -2,7 +2,7 @@ import json
 import os
 
 import pytest
-from plans import SCORES, fill, line_of, shipped, tiny_plan, write_plan
+from plans import SCORES, TRAINING, fill, line_of, shipped, tiny_plan, write_plan
 from scipy import stats
 
 from mmseg_adm.benchmark import Results, Summary, draw_figures, markdown_table, read_plan, remarks
@@ -247,3 +247,10 @@ def test_a_damaged_line_is_named(tmp_path):
     path.write_text(json.dumps({'cell': 'a'}) + '\n{"cell": "b", ')
     with pytest.raises(ValueError, match=r'raw\.jsonl, line 2 is damaged'):
         Results(path)
+
+
+def test_lists_of_images_that_are_not_here_are_named(tmp_path):
+    options = {**TRAINING, 'val_dataloader.dataset.ann_file': '/nowhere/val.txt'}
+    plan = read_plan(write_plan(tmp_path, {}, options=options))
+    (line,) = remarks(Summary(plan, Results(tmp_path / 'raw.jsonl')), plan.pairs[0])
+    assert line == '- lines are known again by lists of images that are not here: /nowhere/val.txt'

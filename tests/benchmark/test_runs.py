@@ -415,3 +415,25 @@ def test_a_cell_that_cannot_be_prepared_is_named(error, kind, tmp_path, monkeypa
     results = Results(tmp_path / 'results.jsonl')
     with pytest.raises(kind, match=r"^cell 'tiny/(student|teacher)': "):
         run_plan(tiny_plan(tmp_path), results, tmp_path / 'work')
+
+
+def test_other_code_begins_a_training_anew(stand_in, tmp_path, monkeypatch):
+    """Nothing that earlier code left behind passes for today's."""
+    plan = tiny_plan(tmp_path, 'kd', seeds=(0,))
+    folders = {}
+    for code in ('earlier', 'later'):
+        monkeypatch.setattr(launch, 'code_hash', lambda imports, code=code: code)
+        launcher = Launcher(plan, tmp_path, 1, 0)
+        folders[code] = launcher.folder_of(plan.cells[0])
+    assert folders['earlier'] != folders['later']
+    teacher = plan.cells[1]
+    # A teacher whose line counts teaches, whichever code trained it.
+    weights = launcher.folder_of(teacher, 'earlier') / 'iter_2.pth'
+    weights.parent.mkdir(parents=True)
+    weights.touch()
+    assert launcher.weights_of(teacher, 'earlier') == weights
+    assert launcher.weights_of(teacher) != weights
+    own = launcher.folder_of(teacher) / 'iter_2.pth'
+    own.parent.mkdir(parents=True)
+    own.touch()
+    assert launcher.weights_of(teacher, 'earlier') == own

@@ -281,6 +281,7 @@ CHANGES = {
     'schedule of the learning rate': (
         dict(param_scheduler__0__power=2.0), 'param_scheduler.0.power: 0.9 then, 2.0 now'
     ),
+    'normalization over processes': (dict(sync_bn='torch'), 'sync_bn: not set then, torch now'),
     'seed': (dict(randomness__seed=7), 'randomness.seed: 0 then, 7 now'),
 }  # fmt: skip
 # Those that a resumed run has from its checkpoint, whatever the config says.
@@ -408,6 +409,23 @@ def test_loading_without_resuming_takes_other_settings(make_config, first_checkp
 def test_checkpoints_amid_an_accumulation_are_refused(make_config, tmp_path):
     config = make_config(tmp_path, interval=3, optim_wrapper__accumulative_counts=2)
     with pytest.raises(ValueError, match=r'every 3 iterations .* over 2, .* a multiple of 2'):
+        train(config)
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        dict(default_hooks__checkpoint__save_begin=1),
+        dict(train_cfg__dynamic_intervals=[(2, 3)]),
+    ],
+    ids=['it begins amid one', 'a later interval of validations'],
+)
+def test_no_checkpoint_lies_amid_an_accumulation(change, make_config, tmp_path):
+    config = make_config(
+        tmp_path, iters=4, interval=2, optim_wrapper__accumulative_counts=2,
+        train_cfg__val_interval=2, **change,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match='a multiple of 2'):
         train(config)
 
 

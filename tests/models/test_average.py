@@ -69,6 +69,24 @@ def test_it_starts_as_the_member_and_follows_it():
         assert_close(weights_of(average_of(model)), expected)
 
 
+def test_before_the_first_batch_it_is_the_member():
+    model = build(config_of())
+    model.init_weights()
+    assert_close(weights_of(average_of(model)), weights_of(model.network('teacher')))
+
+
+def test_a_first_batch_that_is_undone_did_not_count():
+    model = distiller()
+    average = model.averages['mean_teacher']
+    before = weights_of(average)
+    losses_of(model)
+    average.load_state_dict(before)
+    shift(model.network('teacher'))
+    present = weights_of(model.network('teacher'))
+    losses_of(model)
+    assert_close(weights_of(average.module), present)
+
+
 @pytest.mark.parametrize('change', [copy.deepcopy, lambda model: model.double().float()],
                          ids=['copied', 'moved'])  # fmt: skip
 def test_it_follows_after_it_was(change):

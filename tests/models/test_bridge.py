@@ -22,7 +22,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from mmseg_adm.engine import CPUAmpOptimWrapper
-from mmseg_adm.models.bridge import SharedModule
+from mmseg_adm.models.shared import SharedModule
 
 pytestmark = pytest.mark.core
 
@@ -309,6 +309,12 @@ def test_maps_are_released_after_the_step(fails, bridged):
     assert kept
     assert all(each is not None and not each.requires_grad for each in kept)
     assert all(module._kept is None and not module.recording for module in shared(model))
+
+
+def test_a_module_of_a_bridge_can_be_read(bridged):
+    at = dict(type='mmseg_adm.AT', teacher='bridge', at='backbone.layer4')
+    model = bridged(methods=dict(SOKD, at=at)).train()
+    assert losses_of(model)['at.loss_attention'] > 0
 
 
 def test_observing_leaves_nothing_behind(bridged):

@@ -471,6 +471,33 @@ def test_observing_leaves_no_trace(training, fails):
     assert all(tap._sight is None and not tap.recording for tap in taps)
 
 
+def test_labels_are_padded_as_images_are():
+    padding = dict(preprocessor(), test_cfg=dict(size_divisor=32))
+    model = distiller(dict(adm=ADM), data_preprocessor=padding)
+    batch = raw_batch(size=(40, 50))
+    labels = torch.stack([sample.gt_sem_seg.data[0] for sample in batch['data_samples']])
+    found = model.observe(batch, lambda step: step.labels)
+    assert found.shape == (2, 64, 64)
+    assert torch.equal(found[:, :40, :50], labels)
+    assert (found[:, 40:] == 255).all()
+    assert (found[:, :, 50:] == 255).all()
+
+
+def test_what_an_average_sees_is_preprocessed_once():
+    own = preprocessor()
+    members = dict(
+        student=segmentor(4), teacher=segmentor(8, data_preprocessor=own),
+        mean_teacher=dict(type='mmseg_adm.EMATeacher'),
+    )  # fmt: skip
+    model = distiller(dict(kd=dict(KD, teacher='mean_teacher')), members=members)
+    seen = []
+    for module in {id(each): each for each in model.data_preprocessor.modules()}.values():
+        if type(module).__name__ == 'SegDataPreProcessor':
+            module.register_forward_hook(lambda module, *_: seen.append(module))
+    losses_of(model)
+    assert len(seen) == len(set(seen)) == 2
+
+
 def test_observing_runs_frozen_members_too(tmp_path):
     checkpoint = save_segmentor(tmp_path / 'teacher.pth', segmentor(8))
     members = dict(

@@ -24,7 +24,7 @@ from mmseg_adm.registry import HOOKS
 class ForegroundProbeHook(Hook):
     """Measures where the members agree and where they respond, on a few validation images.
 
-    Every ``interval`` iterations it logs, as means over the labeled positions of all images:
+    Every ``interval`` iterations it logs, as means over images, each over its labeled positions:
 
     - ``probe/similarity_foreground`` and ``..._background``: the cosine of the members' logits,
       centered over classes (which exists for networks of any width);

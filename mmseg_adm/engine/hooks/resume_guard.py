@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mmengine.dist import get_world_size
 from mmengine.hooks import CheckpointHook, Hook
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from mmseg_adm.checkpoint import RECORD, install_safe_loading, weights_record
 from mmseg_adm.engine.settings import RESTORED, Change, differences, settings_of, spans
@@ -51,13 +53,20 @@ class ResumeGuardHook(Hook):
                 ``accumulative_counts``: the gradients gathered so far are not in them.
         """
         counts = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+        loop: Any = runner.train_loop
+        epoch = len(loop.dataloader) if isinstance(loop, EpochBasedTrainLoop) else None
         for hook in runner.hooks:
-            if not isinstance(hook, CheckpointHook) or hook.by_epoch:
+            if not isinstance(hook, CheckpointHook):
                 continue
-            intervals = [hook.interval]
+            # A training by iterations has no epoch after which it would save.
+            unit = (epoch or 0) if hook.by_epoch else 1
+            intervals = [hook.interval * unit, hook.save_begin * unit]
             if hook.save_best:
                 # A new best saves the last checkpoint again.
-                intervals.append(getattr(runner.train_loop, 'val_interval', 0))
+                later = getattr(loop, 'dynamic_intervals', None) or [
+                    getattr(loop, 'val_interval', 0)
+                ]
+                intervals += [each * (epoch or 1) for each in later]
             for interval in intervals:
                 if interval > 0 and interval % counts:
                     raise ValueError(

@@ -17,7 +17,8 @@ from mmengine.runner import Runner
 from .checkpoint import CheckpointHook
 
 # Iterations from the first process that was told to end to the one after which all do. None can be
-# as far ahead of another: each step waits for the gradients of all, and for its own losses.
+# as far ahead of another: each step waits for the gradients of all, and for its own losses. Amid an
+# accumulation nobody waits, so one may be ahead by as many batches as make a step.
 LEAD = 4
 
 
@@ -99,7 +100,8 @@ class TerminationHook(Hook):
         store = torch.distributed.distributed_c10d._get_default_store()
         key = f'mmseg_adm: end of {runner.timestamp}'
         if self.told:
-            return int(store.compare_set(key, '', str(iteration + LEAD)))
+            counts = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+            return int(store.compare_set(key, '', str(iteration + LEAD + counts - 1)))
         return int(store.get(key)) if store.check([key]) else None
 
     def stop_listening(self) -> None:

@@ -58,8 +58,8 @@ def weighted_cross_entropy(
 ) -> Tensor:
     """``sum_p w_p CE_p / sum_p w_p`` over the labeled pixels.
 
-    ADM's ``weighting`` reading of divergence learning, with w = d (arXiv 2503.06685).
-    Gradient reaches the logits only.
+    Of logits that are no member's own: see ``OwnCrossEntropy`` for those. Gradient reaches the
+    logits only.
 
     Args:
         logits: (B, K, h, w), resized to the labels.

@@ -109,6 +109,9 @@ class FFSD(DistillationMethod):
         })  # fmt: skip
 
     def forward(self, step: DistillationStep) -> dict[str, Tensor]:
+        # Before anything runs these modules without gradient: autocast keeps the casts of their
+        # weights until the step ends, and older versions of PyTorch then have no gradient for them.
+        fitted = self._fit_self_distillation(step)
         peers = [step.read(name, 'features').detach() for name in self.members]
         fused, fused_logits = self.fusion(peers)
         losses = {'loss_fusion': self._fuse(step, fused_logits)}
@@ -117,9 +120,7 @@ class FFSD(DistillationMethod):
             pulls = [step.imitate(step.read(name, 'logits'), other, self.tau) for other in others]
             losses[f'loss_{name}'] = torch.stack(pulls).mean()
         losses['loss_diversity'] = self.diversity_weight * self._diversify(step)
-        losses['loss_self_distillation'] = (
-            self.self_distillation_weight * self._fit_self_distillation(step)
-        )
+        losses['loss_self_distillation'] = self.self_distillation_weight * fitted
         leader_logits = step.read(self.leader, 'logits')
         losses[f'loss_{self.leader}'] = step.imitate(leader_logits, fused_logits, self.tau)
         losses['loss_attention'] = self.fusion_weight * self._attend(step, fused.detach(), peers)
