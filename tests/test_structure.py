@@ -24,7 +24,7 @@ FLOORS = (
     ('mistakes', 'paths', 'registry', 'stack', 'tables', 'writing'),
     ('checkpoint',),
     ('config',),
-    ('models.losses', 'models.taps'),
+    ('models.losses', 'models.shared', 'models.taps'),
     ('models.adapters', 'models.own_cross_entropy', 'models.step'),
     ('models.methods',),
     ('models',),
@@ -39,7 +39,8 @@ FLOORS = (
 # What pure code may import beside the standard library.
 ALLOWED = {
     f'{MODELS}.losses': ('torch', f'{MODELS}.losses'),
-    f'{MODELS}.taps': ('torch',),
+    f'{MODELS}.shared': ('torch',),
+    f'{MODELS}.taps': ('torch', f'{MODELS}.shared'),
     f'{MODELS}.adapters': ('torch', f'{MODELS}.losses'),
     'mmseg_adm.stack': ('packaging',),
     'mmseg_adm.paths': (),
