@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config
@@ -190,7 +190,7 @@ def plain_steps(configs: dict[str, Config], frozen: bool) -> Callable[[], None]:
     """A step of each network as MMSegmentation trains it; of a frozen teacher a forward pass."""
     tried = []
     for role, config in configs.items():
-        network = plain_network(config)
+        network = built(config)
         batch = random_batch(config, network)
         if frozen and role == 'teacher':
             tried.append(partial(forward, network.eval(), batch))
@@ -200,7 +200,7 @@ def plain_steps(configs: dict[str, Config], frozen: bool) -> Callable[[], None]:
     return partial(in_turn, tried)
 
 
-def plain_network(config: Config) -> BaseSegmentor:
+def built(config: Config) -> Any:
     """On its device, with random weights."""
     network = MODELS.build(config.model)
     network.init_weights()
@@ -263,11 +263,12 @@ class RandomImages(Dataset):
 
 def validation(pair: Pair, configs: dict[str, Config], rounds: int) -> str:
     """Our validation of both members, over MMSegmentation's of each and over the bare forwards."""
-    networks = {role: plain_network(config).eval() for role, config in configs.items()}
+    networks = {role: built(config).eval() for role, config in configs.items()}
     images = RandomImages(configs['student'], networks['student'])
     with TemporaryDirectory() as folder:
         config = paired(pair, configs, 'dml', folder)
-        ours = runner_of(config.model, folder, images, 'mmseg_adm.MembersValLoop')
+        model = built(config)
+        ours = runner_of(model, folder, images, 'mmseg_adm.MembersValLoop')
         plain = [runner_of(network, folder, images, 'ValLoop') for network in networks.values()]
         bare = [partial(predict, network, images) for network in networks.values()]
         seconds = take_turns(
