@@ -1,15 +1,16 @@
-"""Train, test and export on drawn data."""
+"""Train a student alone, the same distilled, and a teacher."""
 
 from __future__ import annotations
 
 import argparse
-import json
+import contextlib
+import io
 import os
 import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mmseg_adm.paths import check_folder
 
@@ -18,14 +19,30 @@ from .flags import add_cfg_options, path
 if TYPE_CHECKING:
     from rich.table import Table
 
-CONFIG = 'mmseg_adm::adm/adm_pspnet_r18-w32-d8_pspnet_r18-w16-d8_1xb8-demo_synthetic-city-96x128.py'
+NETWORK = 'mmseg_adm::fpn/fpn_r18-{}_1xb4-demo_synthetic-city-96x128.py'
+TEACHER, STUDENT = NETWORK.format('w32'), NETWORK.format('w16')
+METHOD = 'cwd'
+# Iterations. The student alone trains as long as the distilled one, on a clock: each iteration of
+# that one runs the teacher too.
+LENGTHS = {'teacher': 1200, 'alone': 480, 'distilled': 300}
+SIZE = (128, 256)
+
+
+class Trained(NamedTuple):
+    """One row of the closing table: a training, and the plain segmentor that it left."""
+
+    name: str
+    work_dir: Path
+    metric: str  # its mIoU in the log
+    config: Path
+    weights: Path
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Where it writes, and overrides."""
     parser.add_argument('--work-dir', type=path, default='work_dirs/demo')
     parser.add_argument('--data-root', type=path, default='data/synthetic_city')
-    add_cfg_options(parser, 'passed on to the training')
+    add_cfg_options(parser, 'passed on to each training')
 
 
 def check(args: argparse.Namespace) -> None:
@@ -36,32 +53,71 @@ def check(args: argparse.Namespace) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
+    from mmseg_adm.config import paired_name
     from mmseg_adm.datasets.synthetic_city import write_synthetic_city
     from mmseg_adm.tables import show
 
     from .flags import options_of
     from .launch import load_config
+    from .quiet import log_only
 
-    # What the training would refuse is refused before its data are drawn.
-    load_config(CONFIG, options_of(args.cfg_options))
-    work_dir, data_root = Path(args.work_dir), Path(args.data_root)
+    # What the trainings would refuse is refused before their data are drawn.
+    for config in (TEACHER, STUDENT):
+        load_config(config, options_of(args.cfg_options))
+    root, data_root = Path(args.work_dir), Path(args.data_root)
     write_synthetic_city(data_root)
     print(f'Data: {data_root}, drawn in the layout of Cityscapes')
     os.environ['SYNTHETIC_CITY_ROOT'] = str(data_root.resolve())
 
-    options = ['default_hooks.pictures.indices=[0,1,2]', *args.cfg_options]
-    # A demo that was interrupted goes on.
-    training = ('train', CONFIG, '--work-dir', work_dir, '--resume')
-    if status := _run(*training, '--cfg-options', *options):
-        return status
-    config = work_dir / CONFIG.rpartition('/')[2]
-    checkpoint = Path((work_dir / 'last_checkpoint').read_text())
-    student = work_dir / 'export' / 'student.pth'
-    for command in (('test', config, checkpoint), ('export', config, checkpoint, '--out', student)):
-        if status := _run(*command):
+    teacher, alone, distilled = (root / name for name in LENGTHS)
+    pair = ('--student', STUDENT, '--teacher', TEACHER, '--method', METHOD)
+    for work_dir, flags in (
+        (teacher, lambda: (TEACHER,)),
+        (alone, lambda: (STUDENT,)),
+        (distilled, lambda: (*pair, '--teacher-checkpoint', _last_checkpoint(teacher))),
+    ):
+        options = [*options_for(work_dir.name), *args.cfg_options]
+        # A demo that was interrupted goes on.
+        training = ('train', *flags(), '--work-dir', work_dir, '--resume')
+        if status := _run(*training, '--cfg-options', *options):
             return status
-    show(closing_table(work_dir, student))
+    configs = {
+        'teacher': teacher / Path(TEACHER).name,
+        'alone': alone / Path(STUDENT).name,
+        'distilled': distilled / f'{paired_name(STUDENT, TEACHER, METHOD)}.py',
+    }
+    student = distilled / 'export' / 'student.pth'
+    exporting = ('export', configs['distilled'], _last_checkpoint(distilled), '--out', student)
+    if status := _run(*exporting):
+        return status
+    networks = [
+        Trained('student alone', alone, 'mIoU', configs['alone'], _last_checkpoint(alone)),
+        Trained(
+            'student distilled', distilled, 'student/mIoU', student.with_suffix('.py'), student
+        ),
+        Trained('teacher', teacher, 'mIoU', configs['teacher'], _last_checkpoint(teacher)),
+    ]
+    log_only('WARNING')
+    models = [_load(trained) for trained in networks]
+    show(closing_table(networks, models))
+    print(f'Side by side: {draw_side_by_side(networks, models, root / "demo.png")}')
+    print(f'The distilled student, for plain MMSegmentation: {student}, its config beside it')
     return 0
+
+
+def options_for(name: str) -> list[str]:
+    """Overrides that bring a training of the demo to its length, as a command takes them."""
+    from mmseg_adm.config import options_for_length, read_config
+
+    length = LENGTHS[name]
+    options = options_for_length(read_config(TEACHER if name == 'teacher' else STUDENT), length)
+    # A look in the middle and one at the end.
+    options['train_cfg.val_interval'] = length // 2
+    return [f'{key}={value}' for key, value in options.items()]
+
+
+def _last_checkpoint(work_dir: Path) -> Path:
+    return Path((work_dir / 'last_checkpoint').read_text())
 
 
 def _run(*command: object) -> int:
@@ -71,31 +127,65 @@ def _run(*command: object) -> int:
     return subprocess.run([sys.executable, '-m', 'mmseg_adm', *words], check=False).returncode
 
 
-def closing_table(work_dir: Path, student: Path) -> Table:
-    """What was trained, how good it is, and where it lies."""
-    import torch
-    from mmengine.config import Config
+def closing_table(networks: list[Trained], models: list[Any]) -> Table:
+    """What each network knows, how long it learned, and what it costs where it is used."""
     from rich.table import Table
 
-    tested = max((work_dir / 'test').glob('*/*.json'), key=lambda path: path.name)
-    metrics = json.loads(tested.read_text())
-    weights = torch.load(student, weights_only=True)['state_dict']
-    config = Config.fromfile(student.with_suffix('.py'))
-    pictures = sorted((work_dir / 'pictures').glob('*.png'), key=lambda path: path.stat().st_mtime)
-    table = Table(title='Teacher and student, trained together with ADM')
-    table.add_column('')
-    table.add_column('student', justify='right', overflow='fold')
-    table.add_column('teacher', justify='right')
-    for name, key in (('mIoU', 'mIoU'), ('pixel accuracy', 'aAcc')):
-        table.add_row(name, *(f'{metrics[f"{member}/{key}"]:.2f}' for member in
-                              ('student', 'teacher')))  # fmt: skip
-    table.add_row('teacher - student', f'{metrics["gap/mIoU"]:.2f}', '')
-    table.add_row('same prediction', f'{metrics["agreement"]:.1f} %', '')
-    table.add_section()
-    parameters = sum(value.numel() for value in weights.values())
-    table.add_row('exported, for plain mmseg', f'{parameters / 1e6:.2f} M weights', '')
-    table.add_row(f'  a {config.model.type}', str(student), '')
-    table.add_row('  its config', str(student.with_suffix('.py')), '')
-    if pictures:
-        table.add_row(f'last of {len(pictures)} pictures', str(pictures[-1]), '')
+    from mmseg_adm.benchmark.results import collect
+    from mmseg_adm.models.flops import count_flops, seconds_per_image
+
+    table = Table(title='A student alone, the same student distilled, and their teacher')
+    for name in ('', 'mIoU', 'iterations', 'seconds', 'parameters', 'GFLOPs', 'ms an image'):
+        table.add_column(name, justify='right' if name else 'left')
+    for trained, model in zip(networks, models, strict=True):
+        facts = collect(trained.work_dir)
+        last = facts['evaluations'][-1]
+        flops = count_flops(model, SIZE)
+        table.add_row(
+            trained.name,
+            f'{last[trained.metric]:.1f}',
+            str(last['step']),
+            f'{last["step"] * facts["seconds per iteration"]:.0f}',
+            f'{sum(each.numel() for each in model.parameters()) / 1e6:.2f} M',
+            f'{flops / 1e9:.2f}' if flops else '',
+            f'{1e3 * seconds_per_image(model, SIZE):.0f}',
+        )
     return table
+
+
+def draw_side_by_side(networks: list[Trained], models: list[Any], target: Path) -> Path:
+    """What each network makes of the first image of the validation split."""
+    import cv2
+    from mmseg.apis import inference_model
+    from mmseg.registry import DATASETS
+
+    from mmseg_adm.engine.panel import draw_panel
+    from mmseg_adm.writing import write_bytes
+
+    dataset = DATASETS.build(models[0].cfg.val_dataloader.dataset)
+    files = dataset.get_data_info(0)
+    image: Any = cv2.imread(files['img_path'])
+    labels: Any = cv2.imread(files['seg_map_path'], cv2.IMREAD_UNCHANGED)
+    panel = draw_panel(
+        image=image[..., ::-1],
+        labels=labels,
+        predictions={
+            trained.name: inference_model(model, image).pred_sem_seg.data[0].cpu().numpy()
+            for trained, model in zip(networks, models, strict=True)
+        },
+        weights={},
+        classes=dataset.metainfo['classes'],
+        palette=dataset.metainfo['palette'],
+        difference=False,
+    )
+    write_bytes(target, cv2.imencode('.png', panel[..., ::-1])[1].tobytes())
+    return target
+
+
+def _load(trained: Trained) -> Any:
+    """The network on this machine's CPU: what is told of its cost is told of that."""
+    from mmseg.apis import init_model
+
+    # MMEngine prints where it loads from.
+    with contextlib.redirect_stdout(io.StringIO()):
+        return init_model(str(trained.config), str(trained.weights), device='cpu')

@@ -21,7 +21,7 @@ from mmseg_adm.config import drop_downloads, is_bridge, is_distillation_config, 
 from mmseg_adm.config.members import MEMBER_OPTIONS
 from mmseg_adm.models import methods
 
-HEADS = {'pspnet': 'PSPHead', 'deeplabv3': 'ASPPHead'}
+HEADS = {'pspnet': 'PSPHead', 'deeplabv3': 'ASPPHead', 'fpn': 'FPNHead'}
 METHODS = {name.lower(): name for name in methods.__all__ if not name.endswith('Method')}
 # A reading of ours, which is not the paper's idea.
 METHODS['consensus_cwd'] = 'ADM'
@@ -53,7 +53,7 @@ SOURCES = {
     'camvid': ('mmseg_adm.CamVidDataset', 'CAMVID_ROOT', 'data/camvid'),
     'synthetic-city': ('CityscapesDataset', 'SYNTHETIC_CITY_ROOT', 'data/synthetic_city'),
 }
-NETWORK = r'(?P<{0}>(?:pspnet|deeplabv3)_r\d+(?:-w\d+)?-d8)'
+NETWORK = r'(?P<{0}>(?:(?:pspnet|deeplabv3)_r\d+(?:-w\d+)?-d8|fpn_r\d+-w\d+))'
 SETTING = (
     r'(?P<setting>\dxb(?P<batch>\d+)-(?P<iters>80k|2k|demo)_(?P<data>[a-z0-9-]+)-(?P<crop>\d+x\d+))'
 )
@@ -131,7 +131,7 @@ def checkpoints_in(node: object) -> list[str]:
 
 def test_both_kinds_of_config_are_found():
     assert len(DISTILLED) == 72
-    assert len(ALONE) == 12
+    assert len(ALONE) == 14
 
 
 def test_no_config_needs_those_of_mmseg():
@@ -156,13 +156,14 @@ def test_the_name_says_setting_data_and_networks(stem):
         assert dataset_of(config, split).type == SOURCES[parts['data']][0]
     for member, network in networks_of(config).items():
         architecture, backbone = named_network(stem, member).split('_')
-        depth, width = re.fullmatch(r'r(\d+)(?:-w(\d+))?-d8', backbone).groups()
+        depth, width = re.fullmatch(r'r(\d+)(?:-w(\d+))?(?:-d8)?', backbone).groups()
         assert network.decode_head.type == HEADS[architecture]
         assert network.backbone.depth == int(depth)
         assert network.backbone.get('base_channels', 64) == int(width or 64)
         # Without a stride for the last two stages: an eighth of the input's size.
-        assert network.backbone.strides == (1, 2, 1, 1)
-        assert network.backbone.dilations == (1, 1, 2, 4)
+        dilated = backbone.endswith('-d8')
+        assert network.backbone.strides == ((1, 2, 1, 1) if dilated else (1, 2, 2, 2))
+        assert network.backbone.dilations == ((1, 1, 2, 4) if dilated else (1, 1, 1, 1))
         heads = [network.decode_head, network.get('auxiliary_head')]
         assert {head.num_classes for head in heads if head} == {CLASSES[parts['data']]}
 
@@ -187,6 +188,8 @@ def test_the_name_says_methods_and_members(stem):
 
 def test_alone_is_what_trains_together():
     for stem in ALONE:
+        if stem.startswith('fpn'):  # The demo's, which the command pairs.
+            continue
         alone, (together, parts) = load(stem), trained_together(stem)
         member = 'student' if parts['student'] == parts_of(stem)['network'] else 'teacher'
         assert CONFIGS[stem].parent.name == parts_of(stem)['network'].split('_')[0]

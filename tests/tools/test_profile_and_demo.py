@@ -1,3 +1,4 @@
+import cv2
 import pytest
 import torch
 from command_line import command
@@ -6,9 +7,14 @@ from method_cases import METHODS
 from mmengine.config import Config
 from mmengine.registry import MODELS
 
+import mmseg_adm
 from mmseg_adm.benchmark.profiling import comparable_configs, profile_step, use_untrained_teachers
+from mmseg_adm.benchmark.reading import read_plan
+from mmseg_adm.benchmark.settings import SOME_CHECKPOINT
 from mmseg_adm.commands import demo
+from mmseg_adm.commands.flags import options_of
 from mmseg_adm.commands.main import main
+from mmseg_adm.config import read_config, resolve_config
 from mmseg_adm.datasets import synthetic_city
 from mmseg_adm.models import KnowledgeDistiller
 
@@ -110,7 +116,6 @@ def test_an_average_is_no_part_of_the_floor(tmp_path, monkeypatch):
     assert kd.memory > floor.memory
 
 
-@pytest.mark.slow
 def test_every_method_has_a_config_of_the_pair():
     found = comparable_configs(CAMVID['adm'])
     assert {path.stem.split('_')[0] for path in found} == {*map(str.lower, METHODS), *VARIANTS}
@@ -183,30 +188,73 @@ def small_demo(monkeypatch, tmp_path):
     def run(*words):
         if words[0] in failing:
             return 3
-        return main([str(word) for word in words])
+        # A teacher of one iteration knows nothing.
+        unseen = ['--skip-preflight'] if words[0] == 'train' else []
+        return main([*map(str, words), *unseen])
 
     monkeypatch.setattr(demo, '_run', run)
     options = [
         'train_cfg.max_iters=1', 'train_cfg.val_interval=1', 'train_dataloader.batch_size=2',
-        'default_hooks.checkpoint.interval=1', 'default_hooks.preflight.enabled=False',
+        'default_hooks.checkpoint.interval=1', 'default_hooks.logger.interval=1',
         *(f'{split}_dataloader.{option}' for split in ('train', 'val', 'test')
           for option in ('num_workers=0', 'persistent_workers=False')),
     ]  # fmt: skip
     return lambda: command('demo', '--cfg-options', *options, cwd=tmp_path), failing
 
 
-def test_the_demo_trains_tests_and_exports(small_demo, tmp_path):
+TITLE = 'A student alone, the same student distilled, and their teacher'
+
+
+def test_the_demo_ends_with_a_table_a_picture_and_a_student(small_demo, tmp_path):
     run, failing = small_demo
     done = run()
     assert done.returncode == 0, done.stderr
-    table = done.stdout[done.stdout.index('Teacher and student, trained together') :]
-    for row in ('mIoU', 'pixel accuracy', 'same prediction', 'for plain mmseg', 'pictures'):
-        assert row in table
-    assert (tmp_path / 'work_dirs' / 'demo' / 'export' / 'student.pth').is_file()
+    table = done.stdout[done.stdout.index(TITLE) :]
+    rows = [line.split('│')[1:-1] for line in table.splitlines() if line.startswith('│')]
+    names, scores, lengths, _, sizes, flops, latencies = zip(*rows, strict=True)
+    assert [name.strip() for name in names] == ['student alone', 'student distilled', 'teacher']
+    assert all(0 < float(score) < 100 for score in scores)
+    assert [int(length) for length in lengths] == [1, 1, 1]
+    assert sizes[0] == sizes[1] and float(sizes[2].split()[0]) > 3 * float(sizes[0].split()[0])
+    assert flops[0] == flops[1] and float(flops[2]) > 3 * float(flops[0])
+    assert all(float(each) > 0 for each in latencies)
+    folder = tmp_path / 'work_dirs' / 'demo'
+    student = torch.load(folder / 'distilled' / 'export' / 'student.pth', weights_only=True)
+    assert not any(key.startswith('members.') for key in student['state_dict'])
+    picture = cv2.imread(str(folder / 'demo.png'))
+    assert picture.shape[1] > 4 * picture.shape[0]  # five tiles beside each other
+    # Where all has run, it is not trained again.
+    trained = {path: path.stat().st_mtime_ns for path in folder.glob('*/iter_1.pth')}
+    assert run().returncode == 0
+    assert {path: path.stat().st_mtime_ns for path in trained} == trained
     # Whatever ends in between ends the demo, with its status.
-    failing.append('test')
-    done = run()
-    assert done.returncode == 3
-    assert 'Teacher and student' not in done.stdout
-    failing.append('train')
-    assert run().returncode == 3
+    for command_name in ('export', 'train'):
+        failing.append(command_name)
+        done = run()
+        assert done.returncode == 3
+        assert TITLE not in done.stdout
+
+
+def test_the_five_seeds_of_the_documents_are_of_the_demo():
+    """What the plan trains is what the command trains."""
+    (planned_pair,) = read_plan(ROOT / 'benchmarks' / 'demo.py').pairs
+    rows = {row.name: row for row in planned_pair.rows}
+    assert rows['distilled'].source == (
+        f'--student={demo.STUDENT}', f'--teacher={demo.TEACHER}', f'--method={demo.METHOD}',
+    )  # fmt: skip
+    trained = {
+        'teacher': read_config(demo.TEACHER),
+        'student': read_config(demo.STUDENT),
+        'distilled': mmseg_adm.pair(demo.STUDENT, demo.TEACHER, demo.METHOD, SOME_CHECKPOINT),
+    }
+    for name, config in trained.items():
+        own = 'alone' if name == 'student' else name
+        config = resolve_config(config, options_of(demo.options_for(own)))
+        planned = rows[name].resolved()
+        for key in ('model', 'optim_wrapper', 'param_scheduler', 'randomness'):
+            assert config[key] == planned[key], (name, key)
+        assert config.train_cfg.max_iters == planned.train_cfg.max_iters
+        for loader in (config.train_dataloader, planned.train_dataloader):
+            loader.pop('worker_init_fn', None)
+            loader.dataset.pop('cache', None)
+        assert config.train_dataloader == planned.train_dataloader
