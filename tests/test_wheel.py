@@ -23,7 +23,7 @@ LOADERS = [
 ]
 # Beside the plan of benchmarks/README.md: the demo's networks, long enough to teach something.
 NETWORK = """
-_base_ = 'mmseg_adm::pspnet/pspnet_r18-{width}-d8_1xb8-demo_synthetic-city-96x128.py'
+_base_ = 'mmseg_adm::fpn/fpn_r18-{width}_1xb4-demo_synthetic-city-96x128.py'
 train_cfg = dict(max_iters=40, val_interval=40)
 param_scheduler = [dict(type='PolyLR', eta_min=1e-5, power=0.9, end=40, by_epoch=False)]
 train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False)

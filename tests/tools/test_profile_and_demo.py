@@ -116,6 +116,7 @@ def test_an_average_is_no_part_of_the_floor(tmp_path, monkeypatch):
     assert kd.memory > floor.memory
 
 
+@pytest.mark.slow
 def test_every_method_has_a_config_of_the_pair():
     found = comparable_configs(CAMVID['adm'])
     assert {path.stem.split('_')[0] for path in found} == {*map(str.lower, METHODS), *VARIANTS}
@@ -206,7 +207,7 @@ TITLE = 'A student alone, the same student distilled, and their teacher'
 
 
 def test_the_demo_ends_with_a_table_a_picture_and_a_student(small_demo, tmp_path):
-    run, failing = small_demo
+    run, _ = small_demo
     done = run()
     assert done.returncode == 0, done.stderr
     table = done.stdout[done.stdout.index(TITLE) :]
@@ -223,7 +224,13 @@ def test_the_demo_ends_with_a_table_a_picture_and_a_student(small_demo, tmp_path
     assert not any(key.startswith('members.') for key in student['state_dict'])
     picture = cv2.imread(str(folder / 'demo.png'))
     assert picture.shape[1] > 4 * picture.shape[0]  # five tiles beside each other
-    # Where all has run, it is not trained again.
+
+
+@pytest.mark.slow
+def test_a_demo_that_is_begun_again_trains_what_is_left(small_demo, tmp_path):
+    run, failing = small_demo
+    assert run().returncode == 0
+    folder = tmp_path / 'work_dirs' / 'demo'
     trained = {path: path.stat().st_mtime_ns for path in folder.glob('*/iter_1.pth')}
     assert run().returncode == 0
     assert {path: path.stat().st_mtime_ns for path in trained} == trained
