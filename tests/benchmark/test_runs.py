@@ -1,4 +1,3 @@
-import argparse
 import json
 import re
 import signal
@@ -11,7 +10,7 @@ import pytest
 import torch
 from command_line import command
 from factory import ROOT
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from plans import line_of, shipped, tiny_plan, write_plan
 
 from mmseg_adm import __version__
@@ -21,6 +20,7 @@ from mmseg_adm.benchmark.launch import Launcher, assign_devices, visible_devices
 from mmseg_adm.benchmark.lock import locked
 from mmseg_adm.benchmark.provenance import changed_files, package_commit
 from mmseg_adm.benchmark.results import collect
+from mmseg_adm.commands.flags import options_of
 
 # Stands for a training: it writes down which devices it sees, and leaves nothing else.
 SCRIPT = """
@@ -324,17 +324,17 @@ def test_overrides_reach_the_command_as_they_are(tmp_path):
     given = {
         'model.test_cfg': dict(mode='slide', crop_size=(4, 6), stride=[(3,), 2]),
         'train_cfg.val_begin': None,
+        'load_from': '/my disk/the work dirs/a.pth',
     }
     options = {**given, 'model.decode_head': dict(_delete_=True, type='FCNHead', dropout_ratio=0.0)}
-    written = argparse.ArgumentParser()
-    written.add_argument('--cfg-options', nargs='+', action=DictAction)
-    read = written.parse_args(['--cfg-options', *launch._flags(options)]).cfg_options
+    read = options_of(list(launch._flags(options)))
     base = dict(model=dict(test_cfg=dict(mode='whole'), decode_head=dict(type='PSPHead', a=1)),
                 train_cfg=dict(val_begin=1))  # fmt: skip
     first, second = Config(base), Config(base)
     first.merge_from_dict(options)
     second.merge_from_dict(read)
     assert second.model.test_cfg.crop_size == (4, 6)
+    assert second.load_from == given['load_from']
     assert first.to_dict() == second.to_dict()
 
 

@@ -11,6 +11,7 @@ from factory import DEMO, ROOT, demo_config
 import mmseg_adm
 from mmseg_adm.commands import info as info_command
 from mmseg_adm.commands import main as entry
+from mmseg_adm.commands.flags import options_of
 from mmseg_adm.commands.main import COMMANDS, main
 
 pytestmark = pytest.mark.core
@@ -248,6 +249,21 @@ def test_a_mistake_in_the_middle_of_a_training_keeps_its_log(small, monkeypatch)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == 'mmseg-adm: the loss is nan'
     assert list((small / 'run').glob('*/*.log'))
+
+
+@pytest.mark.parametrize(
+    ('text', 'value'),
+    [
+        ('/my disk/a b.pth', '/my disk/a b.pth'),
+        (' 5 ', 5),
+        ('[1, (2, a)]', [1, (2, 'a')]),
+        ('1, 2', [1, 2]),
+        ('True', True),
+        ('"a"', 'a'),
+    ],
+)
+def test_a_setting_is_read_as_by_mmengine_but_for_spaces_in_paths(text, value):
+    assert options_of([f'model.key={text}']) == {'model.key': value}
 
 
 # ---------------------------------------------------------------------------------------- info

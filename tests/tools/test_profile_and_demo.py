@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import cv2
 import pytest
 import torch
@@ -118,10 +120,15 @@ def test_an_average_is_no_part_of_the_floor(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_every_method_has_a_config_of_the_pair():
-    found = comparable_configs(CAMVID['adm'])
+    found = comparable_configs('mmseg_adm::' + '/'.join(Path(CAMVID['adm']).parts[-2:]))
     assert {path.stem.split('_')[0] for path in found} == {*map(str.lower, METHODS), *VARIANTS}
     assert len(found) == len(METHODS) + len(VARIANTS)
     assert all(path.stem.endswith('2k_camvid-96x128') for path in found)
+
+
+def test_a_network_alone_has_no_methods_to_compare():
+    with pytest.raises(ValueError, match='trains a network alone'):
+        comparable_configs(demo.STUDENT)
 
 
 @pytest.mark.slow
