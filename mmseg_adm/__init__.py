@@ -2,7 +2,7 @@
 
 from importlib import import_module
 
-from .stack import check_stack
+from .stack import check_installed
 
 __version__ = '0.1.0'
 
@@ -17,6 +17,6 @@ _PYTHON = {
 def __getattr__(name: str) -> object:
     """``mmseg_adm.pair``, ``mmseg_adm.train`` and ``mmseg_adm.export_student``."""
     if name in _PYTHON:
-        check_stack()
+        check_installed()
         return getattr(import_module(_PYTHON[name], __name__), name)
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

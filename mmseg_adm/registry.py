@@ -7,10 +7,10 @@ scope, ``mmseg``.
 from mmengine import registry as mmengine_registry
 from mmengine.registry import Registry
 
-from .stack import check_stack
+from .stack import check_installed
 
 # Whoever builds something of this package by its name comes by here.
-check_stack()
+check_installed()
 
 
 def _child(parent: Registry, *locations: str) -> Registry:

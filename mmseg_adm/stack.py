@@ -8,6 +8,7 @@ mixture do not. Standard library only: ``setup.py`` reads the ranges from this f
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from importlib import metadata
 
 STACKS = {
@@ -85,6 +86,16 @@ def check_stack(versions: dict[str, str] | None = None) -> str:
     if not SpecifierSet(TORCH).contains(torch := metadata.version('torch'), prereleases=True):
         raise RuntimeError(f'mmseg_adm needs torch{TORCH}, and {torch} is installed.')
     return present[0]
+
+
+@cache
+def check_installed() -> None:
+    """Look once in a process at what is installed.
+
+    Raises:
+        RuntimeError: As :func:`check_stack`.
+    """
+    check_stack()
 
 
 def _listing(versions: dict[str, str]) -> str:

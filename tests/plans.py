@@ -16,8 +16,8 @@ TEXT = """
 seeds = {seeds}
 cfg_options = {options}
 pairs = dict(tiny=dict(
-    student='configs/pspnet/pspnet_r18-w16-d8_{setting}',
-    teacher=dict(config='configs/pspnet/pspnet_r18-w32-d8_{setting}', cfg_options={teacher}),
+    student='{root}/configs/pspnet/pspnet_r18-w16-d8_{setting}',
+    teacher=dict(config='{root}/configs/pspnet/pspnet_r18-w32-d8_{setting}', cfg_options={teacher}),
     methods={methods},
     **{pair},
 ))
@@ -50,7 +50,7 @@ SCORES = {
 
 def shipped(*methods: str) -> dict[str, str]:
     """Configs by method."""
-    return {name: f'configs/{name}/{name}_{PAIR}_{SETTING}' for name in methods}
+    return {name: f'{ROOT}/configs/{name}/{name}_{PAIR}_{SETTING}' for name in methods}
 
 
 def write_plan(
@@ -63,7 +63,7 @@ def write_plan(
 ) -> Path:
     """A plan in a folder that has the shipped configs beside it.
 
-    ``teacher`` are its options, ``pair`` what the pair says beside its networks and methods.
+    It names them where they lie, so that they are read once in a process. ``teacher`` are its options, ``pair`` what the pair says beside its networks and methods.
     """
     if not (folder / 'configs').exists():
         (folder / 'configs').symlink_to(ROOT / 'configs')
@@ -71,6 +71,7 @@ def write_plan(
     path = folder / 'plans' / 'tiny.py'
     path.write_text(
         TEXT.format(
+            root=ROOT,
             seeds=seeds,
             options=options,
             methods=methods,

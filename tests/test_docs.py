@@ -77,6 +77,8 @@ def test_an_own_data_set_trains(tmp_path, monkeypatch):
     assert runner.model.network('student').decode_head.conv_seg.out_channels == 3
 
 
+# In the quick suite tests/tools/test_train_and_test.py does the same by the commands.
+@pytest.mark.slow
 def test_training_and_export_from_python(city, tmp_path, monkeypatch):
     """The page's program, on networks and images as small as the others here."""
     path = write_files('python.md', tmp_path)['distill.py']

@@ -169,7 +169,9 @@ def test_without_a_stack_the_package_says_so(use):
     assert all(f'[{name}]"' in last for name in STACKS)
 
 
-@pytest.mark.parametrize('argv', [['train', 'config.py'], ['info']], ids=' '.join)
+@pytest.mark.parametrize(
+    'argv', [pytest.param(['train', 'config.py'], marks=pytest.mark.slow), ['info']], ids=' '.join
+)
 def test_a_stack_that_does_not_fit_is_one_message(argv):
     program = f"""
 from importlib import metadata

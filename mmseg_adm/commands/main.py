@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from importlib import import_module
 
-from mmseg_adm.stack import check_stack
+from mmseg_adm.stack import check_installed
 
 COMMANDS = ('train', 'test', 'preflight', 'export', 'benchmark', 'profile', 'demo', 'info')
 # What a user can put right; anything else is a bug, and keeps its traceback.
@@ -95,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _check_stack() -> None:
     try:
-        check_stack()
+        check_installed()
     except RuntimeError as error:
         raise ValueError(str(error)) from None
 

@@ -19,23 +19,30 @@ def store(monkeypatch):
     return store
 
 
-def test_processes_end_after_the_same_iteration(store):
-    runner = SimpleNamespace(timestamp='now')
+def run(timestamp='now', counts=1):
+    wrapper = SimpleNamespace(_accumulative_counts=counts)
+    return SimpleNamespace(timestamp=timestamp, optim_wrapper=wrapper)
+
+
+# Amid an accumulation no process waits for another.
+@pytest.mark.parametrize(('counts', 'lead'), [(1, LEAD), (8, LEAD + 7)])
+def test_processes_end_after_the_same_iteration(counts, lead, store):
+    runner = run(counts=counts)
     told, other = TerminationHook(), TerminationHook()
     assert other._agreed(runner, 4) is None
     told.told = True
-    assert told._agreed(runner, 5) == 5 + LEAD
+    assert told._agreed(runner, 5) == 5 + lead
     # One is told, the other learns of it; one that is told later says no other iteration.
-    assert other._agreed(runner, 5) == 5 + LEAD
+    assert other._agreed(runner, 5) == 5 + lead
     other.told = True
-    assert other._agreed(runner, 6) == 5 + LEAD
+    assert other._agreed(runner, 6) == 5 + lead
 
 
 def test_runs_agree_each_by_itself(store):
     first = TerminationHook()
     first.told = True
-    first._agreed(SimpleNamespace(timestamp='now'), 5)
-    assert TerminationHook()._agreed(SimpleNamespace(timestamp='later'), 5) is None
+    first._agreed(run('now'), 5)
+    assert TerminationHook()._agreed(run('later'), 5) is None
 
 
 def test_a_process_alone_ends_at_once():

@@ -349,6 +349,7 @@ def test_a_plain_config_trains_and_tests_alike(tools, alone):
     assert not list(alone.glob('student_*'))
 
 
+@pytest.mark.slow
 def test_a_plain_checkpoint_teaches_offline_in_mixed_precision(tools, alone):
     checkpoint = alone / 'iter_4.pth'
     flags = ['--work-dir', 'offline', '--amp', '--skip-preflight', '--cfg-options', *SMALL_PAIR]
