@@ -63,7 +63,8 @@ def write_plan(
 ) -> Path:
     """A plan in a folder that has the shipped configs beside it.
 
-    It names them where they lie, so that they are read once in a process. ``teacher`` are its options, ``pair`` what the pair says beside its networks and methods.
+    It names them where they lie, so that they are read once in a process. ``teacher`` are its
+    options, ``pair`` what the pair says beside its networks and methods.
     """
     if not (folder / 'configs').exists():
         (folder / 'configs').symlink_to(ROOT / 'configs')
