@@ -401,9 +401,7 @@ def test_a_plan_that_is_not_there(tmp_path):
 
 def test_rows_of_a_pair_have_the_length_of_its_student(tmp_path):
     path = write_plan(tmp_path, dict(kd='kd', longer=dict(config='kd', iterations=6)))
-    text = path.read_text().replace(
-        "student='configs", "student=dict(iterations=4, config='configs"
-    )
+    text = path.read_text().replace("student='", "student=dict(iterations=4, config='")
     path.write_text(text.replace(f"w16-d8_{SETTING}',", f"w16-d8_{SETTING}'),"))
     rows = {row.name: row for row in read_plan(path).rows}
     assert {name: row.iterations for name, row in rows.items()} == {
