@@ -44,6 +44,13 @@ def by_epochs(city, work_dir, epochs, **options):
     return config
 
 
+def test_no_epoch_ends_amid_an_accumulation(city, tmp_path):
+    config = by_epochs(city, tmp_path / 'run', 2)
+    config.optim_wrapper.accumulative_counts = 4
+    with pytest.raises(ValueError, match=r'every 2 iterations .* over 4, .* multiple of 4'):
+        Runner.from_cfg(config).train()
+
+
 def test_epochs_end_and_resume_exactly(city, tmp_path):
     def train(folder, epochs, **options):
         runner = Runner.from_cfg(by_epochs(city, tmp_path / folder, epochs, **options))

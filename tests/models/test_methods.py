@@ -168,6 +168,17 @@ def test_losses_under_autocast_are_close(variant):
         assert receivers(model, loss) == set(variant.terms[name].updates)
 
 
+def test_under_autocast_all_modules_of_ffsd_learn():
+    # Casts that autocast has kept from a pass without gradient would have none.
+    model = build(next(variant for variant in VARIANTS if variant.method == 'FFSD'))
+    with torch.autocast('cpu', torch.bfloat16):
+        terms = terms_of(model)
+    sum(terms.values()).backward()
+    parameters = dict(model.methods['method'].named_parameters())
+    assert parameters
+    assert not [name for name, each in parameters.items() if each.grad is None]
+
+
 @pytest.mark.parametrize(
     'strides', quick_in([((1, 2), (1, 1)), ((1, 1), (1, 2))], ((1, 2), (1, 1))), ids=str
 )
