@@ -118,7 +118,6 @@ def test_an_average_is_no_part_of_the_floor(tmp_path, monkeypatch):
     assert kd.memory > floor.memory
 
 
-@pytest.mark.slow
 def test_every_method_has_a_config_of_the_pair():
     found = comparable_configs('mmseg_adm::' + '/'.join(Path(CAMVID['adm']).parts[-2:]))
     assert {path.stem.split('_')[0] for path in found} == {*map(str.lower, METHODS), *VARIANTS}
