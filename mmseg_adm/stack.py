@@ -7,9 +7,13 @@ mixture do not. Standard library only: ``setup.py`` reads the ranges from this f
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
-from importlib import metadata
+from importlib import import_module, metadata
+from pickle import UnpicklingError
 
 STACKS = {
     'onedl': {
@@ -90,12 +94,40 @@ def check_stack(versions: dict[str, str] | None = None) -> str:
 
 @cache
 def check_installed() -> None:
-    """Look once in a process at what is installed.
+    """Look once in a process at what is installed, before MMEngine is imported.
 
     Raises:
         RuntimeError: As :func:`check_stack`.
     """
     check_stack()
+    _import_yapf()
+
+
+def _import_yapf() -> None:
+    """Import what MMEngine formats a config with, whatever lies in its cache.
+
+    yapf renames the file of its grammar into place before it has written the last of it. Where
+    several processes start on a new machine one may read half of it, and a process that was
+    killed there leaves half of it to all that follow.
+    """
+    formatter = 'yapf.yapflib.yapf_api'
+    try:
+        import_module(formatter)
+    except (EOFError, UnpicklingError):
+        with tempfile.TemporaryDirectory() as folder, _environment('XDG_CACHE_HOME', folder):
+            import_module(formatter)
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
 
 
 def _listing(versions: dict[str, str]) -> str:

@@ -35,9 +35,13 @@ def quick_runners():
     """
     from mmengine.utils.dl_utils import collect_env
 
+    from mmseg_adm.stack import check_installed
+
     def unformatted(text, **_):
         return text, True
 
+    # Another worker may be writing the cache of yapf, on a machine where it never ran.
+    check_installed()
     gc.freeze()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr('yapf.yapflib.yapf_api.FormatCode', unformatted)

@@ -198,6 +198,23 @@ def test_an_old_pytorch_does_not_fit(monkeypatch):
         check_stack(ONEDL)
 
 
+@pytest.mark.parametrize('left', ['', 'half'])
+def test_half_a_grammar_of_yapf_stops_nobody(left, tmp_path, monkeypatch):
+    # What another process is about to write, or what one that was killed left.
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    line = 'import yapf.yapflib.yapf_api as yapf; print(yapf.FormatCode("a  =  1")[0])'
+    subprocess.run([sys.executable, '-c', line], check=True, capture_output=True)
+    cached = list(tmp_path.rglob('Grammar*.pickle'))
+    assert cached
+    for file in cached:
+        file.write_bytes(file.read_bytes()[:100] if left else b'')
+    plain = subprocess.run([sys.executable, '-c', line], capture_output=True)
+    assert plain.returncode
+    ready = f'from mmseg_adm.stack import check_installed; check_installed(); {line}'
+    told = subprocess.run([sys.executable, '-c', ready], capture_output=True, text=True)
+    assert (told.returncode, told.stdout) == (0, 'a = 1\n\n'), told.stderr
+
+
 def test_a_wheel_from_the_source_distribution_has_the_configs(tmp_path):
     source = tmp_path / 'source'
     source.mkdir()
