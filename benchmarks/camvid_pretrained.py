@@ -6,7 +6,8 @@ three elsewhere.
 """
 
 seeds = tuple(range(8))
-few = (0, 1, 2)
+# The last ones: trainings go seed by seed, and what is claimed comes first.
+few = (5, 6, 7)
 cfg_options = {
     'train_dataloader.dataset.cache': True,
     'default_hooks.logger.interval': 20,
