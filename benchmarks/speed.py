@@ -5,7 +5,8 @@ python benchmarks/speed.py --rounds 20
 For each pair and number of classes one table of training steps, over the floor (the step of all
 members without a method) and over the plain networks (MMSegmentation's own steps and, of a frozen
 teacher, its forward pass), and one line on the validation of all members. Everything in a table is
-timed in turns. Random images; nothing is downloaded.
+timed in turns. Random images; nothing is downloaded. ``--mmrazor`` adds a row of CWD as MMRazor
+trains it, where that can be imported.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import statistics
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -77,6 +79,7 @@ PAIRS = {
     'pspnet-r101-512x512': Pair(SQUARE.format(18), SQUARE.format(101), needs_gpu=True),
 }
 PLAIN = 'plain networks'
+MMRAZOR = 'cwd of MMRazor'
 CUDA = torch.cuda.is_available()
 PRECISIONS = ('float32', 'float16', 'bfloat16') if CUDA else ('float32', 'bfloat16')
 # Of a validation.
@@ -91,7 +94,7 @@ def main() -> None:
     if not CUDA:
         torch.set_num_threads(args.threads)
     sys.path.append(str(HERE))
-    console = Console(width=140)
+    console = Console(width=200)
     console.print(machine())
     for name in args.pairs:
         if PAIRS[name].needs_gpu and not CUDA:
@@ -102,7 +105,8 @@ def main() -> None:
                 pair = PAIRS[name]
                 configs = networks_of(pair, classes)
                 console.print(f'\n{name}, {classes} classes, {precision}\n')
-                console.print(table_of(steps(pair, configs, args.methods, precision, args.rounds)))
+                costs = steps(pair, configs, args.methods, precision, args.rounds, args.mmrazor)
+                console.print(table_of(costs))
                 console.print(f'\n{validation(pair, configs, args.rounds)}')
 
 
@@ -116,9 +120,19 @@ def parse_args() -> argparse.Namespace:
         '--precision', nargs='+', choices=PRECISIONS, default=['float32'],
         help='others than float32 under autocast; on a CPU there is bfloat16 alone',
     )  # fmt: skip
+    parser.add_argument(
+        '--mmrazor', action='store_true', help="MMRazor's CWD in a row behind ours, if it imports"
+    )
     parser.add_argument('--rounds', type=int, default=20, help='rounds that are timed')
     parser.add_argument('--threads', type=int, default=1, help='of a CPU')
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.mmrazor:
+        try:
+            import_module('mmrazor.engine')
+        # It asserts that it knows the versions of its dependencies.
+        except (ImportError, AssertionError) as error:
+            parser.error(f'--mmrazor: {error}')
+    return args
 
 
 def networks_of(pair: Pair, classes: int) -> dict[str, Config]:
@@ -151,16 +165,25 @@ class MethodCost(NamedTuple):
     """What a step of a method costs.
 
     Attributes:
-        steps: The floor, its parts and sums, the plain networks.
+        step: With all its methods.
+        floor: Without.
+        plain: Of the plain networks.
         networks: Multiply-adds of all its networks, over those of student and teacher.
     """
 
-    steps: list[StepCost]
+    step: StepCost
+    floor: StepCost
+    plain: StepCost
     networks: float
 
 
 def steps(
-    pair: Pair, configs: dict[str, Config], methods: Sequence[str], precision: str, rounds: int
+    pair: Pair,
+    configs: dict[str, Config],
+    methods: Sequence[str],
+    precision: str,
+    rounds: int,
+    mmrazor: bool = False,
 ) -> dict[str, MethodCost]:
     """By method."""
     costs = {}
@@ -173,9 +196,17 @@ def steps(
                 if CUDA:
                     each.optim_wrapper.dtype = precision
             beside = {PLAIN: plain_steps(plain, bool(config.model.members.teacher.get('frozen')))}
-            costs[method] = MethodCost(
-                profile_step(config, rounds, beside=beside), over_plain_networks(config)
-            )
+            if mmrazor and method == 'cwd':
+                beside[MMRAZOR] = mmrazor_step(plain)
+            measured = {cost.name: cost for cost in profile_step(config, rounds, beside=beside)}
+            # What all methods of a config cost together comes last.
+            *_, full = (name for name in measured if name not in beside)
+            networks = over_plain_networks(config)
+            for name, step in {method: full, MMRAZOR: MMRAZOR}.items():
+                if step in measured:
+                    costs[name] = MethodCost(
+                        measured[step], measured['floor'], measured[PLAIN], networks
+                    )
     return costs
 
 
@@ -198,6 +229,42 @@ def plain_steps(configs: dict[str, Config], frozen: bool) -> Callable[[], None]:
             wrapper = build_optim_wrapper(network.train(), config.optim_wrapper)
             tried.append(partial(network.train_step, batch, wrapper))
     return partial(in_turn, tried)
+
+
+def mmrazor_step(configs: dict[str, Config]) -> Callable[[], None]:
+    """A step of CWD as MMRazor 1.0 ships it for PSPNet.
+
+    Never in channels_last: its loss takes a view of the logits that this layout has not.
+    """
+    logits = dict(logits=dict(type='ModuleOutputs', source='decode_head.conv_seg'))
+    network = MODELS.build(
+        dict(
+            type='mmrazor.SingleTeacherDistill',
+            _scope_='mmrazor',
+            architecture=dict(configs['student'].model, _scope_='mmseg'),
+            teacher=dict(configs['teacher'].model, _scope_='mmseg'),
+            data_preprocessor=dict(configs['student'].model.data_preprocessor, _scope_='mmseg'),
+            distiller=dict(
+                type='ConfigurableDistiller',
+                student_recorders=logits,
+                teacher_recorders=logits,
+                distill_losses=dict(
+                    cwd=dict(type='ChannelWiseDivergence', tau=1, loss_weight=5),
+                ),
+                loss_forward_mappings=dict(
+                    cwd=dict(
+                        preds_S=dict(from_student=True, recorder='logits'),
+                        preds_T=dict(from_student=False, recorder='logits'),
+                    )
+                ),
+            ),
+        )
+    )
+    network.to('cuda' if CUDA else 'cpu')
+    batch = random_batch(configs['student'], network.student)
+    network.train()
+    wrapper = build_optim_wrapper(network, configs['student'].optim_wrapper)
+    return partial(network.train_step, batch, wrapper)
 
 
 def built(config: Config) -> Any:
@@ -229,14 +296,15 @@ def table_of(costs: dict[str, MethodCost]) -> Table:
     ):  # fmt: skip
         table.add_column(column, justify='left' if column == 'method' else 'right')
     for method, cost in costs.items():
-        floor, *_, full, plain = cost.steps
+        step, plain = cost.step, cost.plain.time_ratio
         table.add_row(
             method,
-            f'{full.seconds:.3f}',
-            f'{full.time_ratio:.3f}',
-            f'{full.memory_ratio:.3f}',
-            f'{floor.time_ratio / plain.time_ratio:.3f}',
-            f'{full.time_ratio / plain.time_ratio:.3f}',
+            f'{step.seconds:.3f}',
+            f'{step.time_ratio:.3f}',
+            # Of a step beside ours, the peak alone is known.
+            'not measured' if method == MMRAZOR else f'{step.memory_ratio:.3f}',
+            f'{cost.floor.time_ratio / plain:.3f}',
+            f'{step.time_ratio / plain:.3f}',
             f'{cost.networks:.3f}',
         )
     return table

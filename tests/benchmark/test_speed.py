@@ -31,6 +31,16 @@ def test_a_table_of_steps_and_a_line_on_validation():
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec('mmrazor') is not None, reason='MMRazor is installed')
+def test_without_mmrazor_its_row_is_refused():
+    done = subprocess.run(
+        [sys.executable, ROOT / 'benchmarks/speed.py', '--mmrazor'], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr.endswith("speed.py: error: --mmrazor: No module named 'mmrazor'\n")
+
+
+@pytest.mark.slow
 def test_a_pair_can_be_built_with_each_method(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / 'benchmarks')
     spec = importlib.util.spec_from_file_location('speed', ROOT / 'benchmarks' / 'speed.py')
