@@ -19,6 +19,15 @@ cfg_options = {
 # What could explain a gain without any decision of where: the terms everywhere alike, or elsewhere.
 ones = {'model.methods.adm.control': 'ones'}
 shuffled = {'model.methods.adm.control': 'shuffled'}
+# Where the networks agree, and what they know there, while they train.
+probe = {
+    'default_hooks.probe': dict(
+        type='mmseg_adm.AgreementProbeHook',
+        foreground=('Pole', 'SignSymbol', 'Car', 'Pedestrian', 'Bicyclist'),
+        interval=625,
+        images=24,
+    )
+}
 last_stage = {'model.members.bridge.split': 'stages.4'}
 rows = {name: dict(config=name, fills_budget=True) for name in ('cwd', 'kd', 'dml')}
 longer = {'student-longer': dict(config='student', fills_budget=True)}
@@ -31,7 +40,7 @@ pairs = {
         networks,
         budget='adm',
         methods={
-            'adm': 'adm',
+            'adm': dict(config='adm', cfg_options=probe),
             'adm-ones': dict(config='adm', cfg_options=ones),
             'adm-shuffled': dict(config='adm', cfg_options=shuffled, seeds=few),
             'dml': rows['dml'],
@@ -46,7 +55,7 @@ pairs = {
         budget='adm-finetune',
         teacher_is_given=True,
         methods={
-            'adm-finetune': 'adm-finetune',
+            'adm-finetune': dict(config='adm-finetune', cfg_options=probe),
             'adm-finetune-ones': dict(config='adm-finetune', cfg_options=ones),
             'adm-finetune-shuffled': dict(config='adm-finetune', cfg_options=shuffled, seeds=few),
             'cwd': rows['cwd'],

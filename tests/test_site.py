@@ -5,11 +5,14 @@ import runpy
 import shlex
 import shutil
 import subprocess
+from operator import itemgetter
 from pathlib import Path
 
 import pytest
 from factory import ROOT
+from mmengine.fileio import load
 
+from mmseg_adm.benchmark import read_plan
 from mmseg_adm.commands.main import parse
 
 SPHINX = ROOT / '.venv-docs' / 'bin' / 'sphinx-build'
@@ -20,6 +23,8 @@ PAGES = [
     for folder in ('.', 'docs', 'benchmarks', 'configs/*')
     for path in sorted(ROOT.glob(f'{folder}/*.md'))
 ]
+
+COSTS = ('Parameters (M)', 'Image Size', 'GFLOPs', 'Inference Time (ms/im)', 'Hardware')
 
 
 def commands_of(text: str) -> list[str]:
@@ -45,10 +50,26 @@ def test_every_command_of_a_page_is_one(page):
                     ).is_file(), line  # fmt: skip
 
 
-def test_the_method_table_is_that_of_the_cards():
-    table = runpy.run_path(str(ROOT / 'docs' / 'method_table.py'))
-    written = table['BEGIN'] + table['table']() + table['END']
-    assert written in table['PAGE'].read_text(), 'python docs/method_table.py writes it anew'
+def test_the_method_tables_are_those_of_the_cards():
+    made = runpy.run_path(str(ROOT / 'docs' / 'method_table.py'))
+    assert made['PAGE'].read_text() == made['page'](), 'python docs/method_table.py writes it anew'
+
+
+def test_the_cards_say_what_the_plans_measured(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / 'docs')
+    cards = runpy.run_path(str(ROOT / 'docs' / 'cards.py'))
+    written = [model for path in ROOT.glob('configs/*/metafile.yml')
+               for model in load(path)['Models']]  # fmt: skip
+    assert written
+    # What a network costs was measured on another day.
+    monkeypatch.setitem(cards['entries_of'].__globals__, 'cost_of', lambda config: {})
+    for plan in {model['Config'] for model in written}:
+        found = [entry for entries in cards['entries_of'](read_plan(ROOT / plan)).values()
+                 for entry in entries]  # fmt: skip
+        told = [model for model in written if model['Config'] == plan]
+        for model in told:
+            assert all(model['Metadata'].pop(key) for key in COSTS)
+        assert sorted(told, key=itemgetter('Name')) == sorted(found, key=itemgetter('Name'))
 
 
 def test_the_messages_that_are_explained_are_those_of_the_code():

@@ -211,16 +211,10 @@ def test_every_method_has_a_metafile_of_what_was_measured(method):
     card = ' '.join((ROOT / collection['README']).read_text().replace('\n> ', ' ').split())
     assert collection['Paper']['Title'] in card
     assert collection['Paper']['URL'] in row_of(method)
-    assert metafile['Models'] or 'not run' in row_of(method)
     for model in metafile['Models']:
         assert model['In Collection'] == method
-        assert model['Config'] == f'{folder}/{model["Name"]}.py'
-        assert (ROOT / model['Config']).is_file()
-        metrics = model['Results']['Metrics']
-        assert 'mIoU' in metrics
-        # The document that tells with which command.
-        measured = (ROOT / 'README.md').read_text()
-        assert not [value for value in metrics.values() if f'{value:.2f}' not in measured]
+        assert (ROOT / model['Config']).is_file() and (ROOT / model['Training Log']).is_file()
+        assert len(model['Student SHA256']) == model['Results']['Metrics']['Seeds']
 
 
 @pytest.mark.parametrize('name', losses.__all__)

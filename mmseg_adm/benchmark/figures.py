@@ -20,10 +20,12 @@ from .settings import STUDENT, TEACHER
 from .summary import Summary
 
 PREFIX = 'IoU.'
-# What ForegroundProbeHook logs, by the beginning of its name.
+# What AgreementProbeHook logs, by the beginning of its name.
 QUANTITIES = {
     'similarity_': 'cosine of the centered logits',
     'response_': 'IoU of high response and foreground',
+    'right_student_': 'share where the student is right, by similarity',
+    'right_teacher_': 'share where the teacher is right, by similarity',
 }
 STYLES: tuple[Any, ...] = ('-', '--', ':', '-.')
 
@@ -38,7 +40,7 @@ def draw_figures(summary: Summary, pair: Pair, folder: Path, stem: str) -> list[
         'gain': _draw_gains,
         'curves': _draw_curves,
         'classes': _draw_classes,
-        'foreground': _draw_foreground,
+        'agreement': _draw_agreement,
     }
     paths = []
     for kind, draw in kinds.items():
@@ -133,8 +135,8 @@ def _class_gains(summary: Summary, row: Row, classes: Iterable[str]) -> dict[str
     return {key: gain.mean for key, gain in gains.items() if gain}
 
 
-def _draw_foreground(figure: Figure, summary: Summary, rows: list[Row]) -> bool:
-    """Similarity in fore- and background, and the overlap of responses with the foreground."""
+def _draw_agreement(figure: Figure, summary: Summary, rows: list[Row]) -> bool:
+    """Where the networks agree, and what they know there."""
     probes = {row.name: probed for row in rows if (probed := summary.probes(row))}
     known = dict.fromkeys(metric for probed in probes.values() for metric in probed)
     quantities = {prefix: [metric for metric in known if metric.startswith(prefix)]
@@ -142,8 +144,11 @@ def _draw_foreground(figure: Figure, summary: Summary, rows: list[Row]) -> bool:
     shown = {prefix: metrics for prefix, metrics in quantities.items() if metrics}
     if not shown:
         return False
-    every = figure.subplots(1, len(shown), squeeze=False)[0]
-    for axes, (prefix, metrics) in zip(every, shown.items(), strict=True):
+    columns = min(2, len(shown))
+    every = figure.subplots(-(-len(shown) // columns), columns, squeeze=False).flatten()
+    for axes in every[len(shown) :]:
+        axes.set_axis_off()
+    for axes, (prefix, metrics) in zip(every, shown.items(), strict=False):
         for index, probed in enumerate(probes.values()):
             for metric, style in zip(metrics, itertools.cycle(STYLES)):
                 if metric in probed:

@@ -19,7 +19,7 @@ from mmseg_adm.writing import write_text
 from .provenance import fingerprint_of, logged_rows
 from .settings import STUDENT
 
-# What ForegroundProbeHook logs.
+# What AgreementProbeHook logs.
 PROBE = 'probe/'
 # In a distiller's weights.
 MEMBER = f'members.{STUDENT}.'

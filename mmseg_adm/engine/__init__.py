@@ -1,6 +1,7 @@
 """Runner, hooks, loops and optimizer wrappers."""
 
 from .hooks import (
+    AgreementProbeHook,
     ChannelsLastHook,
     CheckpointHook,
     ConsensusPictureHook,
@@ -9,7 +10,6 @@ from .hooks import (
     DistillScheduleHook,
     FiniteLossHook,
     FiniteWeightsHook,
-    ForegroundProbeHook,
     MemberPauseHook,
     MissedValidationHook,
     PreflightHook,
@@ -26,6 +26,7 @@ from .runner import QuietRunner, UnreadableSample
 from .training import LostProcess, TrainingRunner
 
 __all__ = [
+    'AgreementProbeHook',
     'CPUAmpOptimWrapper',
     'ChannelsLastHook',
     'CheckpointHook',
@@ -36,7 +37,6 @@ __all__ = [
     'DistillScheduleHook',
     'FiniteLossHook',
     'FiniteWeightsHook',
-    'ForegroundProbeHook',
     'GroupOptimWrapper',
     'GroupOptimWrapperConstructor',
     'LogProcessor',

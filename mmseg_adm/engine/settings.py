@@ -17,12 +17,12 @@ PARTS = (
 )  # fmt: skip
 # Hooks that watch, log, draw, save or check; what any other one does may change the training.
 WATCHING_HOOKS = (
-    'CheckpointHook', 'ConsensusPictureHook', 'DataCheckHook', 'DataStreamHook',
-    'DistSamplerSeedHook', 'EarlyStoppingHook', 'EmptyCacheHook', 'FiniteLossHook',
-    'FiniteWeightsHook',
-    'ForegroundProbeHook', 'IterTimerHook', 'LoggerHook', 'MemberPauseHook', 'MemoryProfilerHook',
-    'NPUProfilerHook', 'ParamSchedulerHook', 'PreflightHook', 'ProfilerHook', 'ResumeGuardHook',
-    'RuntimeInfoHook', 'SegVisualizationHook', 'StudentCheckpointHook', 'SyncBuffersHook',
+    'AgreementProbeHook', 'CheckpointHook', 'ConsensusPictureHook', 'DataCheckHook',
+    'DataStreamHook', 'DistSamplerSeedHook', 'EarlyStoppingHook', 'EmptyCacheHook',
+    'FiniteLossHook', 'FiniteWeightsHook', 'IterTimerHook', 'LoggerHook', 'MemberPauseHook',
+    'MemoryProfilerHook', 'NPUProfilerHook', 'ParamSchedulerHook', 'PreflightHook',
+    'ProfilerHook', 'ResumeGuardHook', 'RuntimeInfoHook', 'SegVisualizationHook',
+    'StudentCheckpointHook', 'SyncBuffersHook',
 )  # fmt: skip
 # What may differ all the same: where files lie and how many workers read them, the length of the
 # training and when it is validated, and where networks start from, which their weights replace.

@@ -176,14 +176,18 @@ def test_probes_are_averaged_over_seeds_and_drawn(plan, tmp_path):
     expected = [(0, mean), (10, mean + 10)]
     assert summary.probes(rows_of(plan)['dml']) == dict.fromkeys(names, expected)
     drawn = draw_figures(summary, plan.pairs[0], tmp_path, 'plan')
-    assert drawn[-1].name == 'plan_tiny_foreground.png'
+    assert drawn[-1].name == 'plan_tiny_agreement.png'
     assert drawn[-1].stat().st_size > 5000
 
 
 @pytest.mark.parametrize(
     'names',
-    [('similarity_foreground', 'response_leader', 'response_peer1'), ('similarity_background',)],
-    ids=['another pair', 'no foreground in sight'],
+    [
+        ('similarity_foreground', 'response_leader', 'response_peer1'),
+        ('similarity_background',),
+        ('similarity_foreground', 'response_student', 'right_student_quarter_1'),
+    ],
+    ids=['another pair', 'no foreground in sight', 'quarters'],
 )
 def test_any_probe_is_drawn(names, plan, tmp_path):
     results = Results(tmp_path / 'raw.jsonl')
@@ -191,7 +195,7 @@ def test_any_probe_is_drawn(names, plan, tmp_path):
         probes = [{'step': step, **{f'probe/{name}': step for name in names}} for step in (0, 10)]
         results.add(line_of(cell, {'student/mIoU': 1.0}, probes=probes))
     drawn = draw_figures(Summary(plan, results), plan.pairs[0], tmp_path, 'plan')
-    assert drawn[-1].name == 'plan_tiny_foreground.png'
+    assert drawn[-1].name == 'plan_tiny_agreement.png'
 
 
 def test_what_is_left_out_and_what_to_know_is_said(plan, tmp_path):

@@ -19,7 +19,7 @@ def trained(city, tmp_path_factory):
     config = demo_config(city, work_dir, iters=2, config=DEMO, **options)
     config.default_hooks.pop('pictures')
     config.default_hooks.probe = dict(
-        type='mmseg_adm.ForegroundProbeHook', foreground=['car'], interval=1
+        type='mmseg_adm.AgreementProbeHook', foreground=['car'], interval=1
     )
     Runner.from_cfg(config).train()
     return work_dir

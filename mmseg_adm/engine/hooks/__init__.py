@@ -1,5 +1,6 @@
 """Hooks: one a file."""
 
+from .agreement_probe import AgreementProbeHook
 from .channels_last import ChannelsLastHook
 from .checkpoint import CheckpointHook
 from .consensus_picture import ConsensusPictureHook
@@ -7,7 +8,6 @@ from .data_check import DataCheckHook
 from .data_stream import DataStreamHook
 from .finite_loss import FiniteLossHook
 from .finite_weights import FiniteWeightsHook
-from .foreground_probe import ForegroundProbeHook
 from .member_pause import MemberPauseHook
 from .missed_validation import MissedValidationHook
 from .preflight import PreflightHook
@@ -17,6 +17,7 @@ from .student_checkpoint import StudentCheckpointHook
 from .termination import TerminationHook, TrainingTermination
 
 __all__ = [
+    'AgreementProbeHook',
     'ChannelsLastHook',
     'CheckpointHook',
     'ConsensusPictureHook',
@@ -25,7 +26,6 @@ __all__ = [
     'DistillScheduleHook',
     'FiniteLossHook',
     'FiniteWeightsHook',
-    'ForegroundProbeHook',
     'MemberPauseHook',
     'MissedValidationHook',
     'PreflightHook',

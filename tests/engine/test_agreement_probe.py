@@ -5,14 +5,14 @@ import torch
 from factory import demo_config
 from mmengine.runner import Runner
 
-from mmseg_adm.engine.hooks import foreground_probe
+from mmseg_adm.engine.hooks import agreement_probe
 from mmseg_adm.export import plain_config
 
 THINGS = ('person', 'car')
 
 
 def probing(city, work_dir, foreground=THINGS, **options):
-    hook = dict(type='mmseg_adm.ForegroundProbeHook', interval=2, images=2, foreground=foreground)
+    hook = dict(type='mmseg_adm.AgreementProbeHook', interval=2, images=2, foreground=foreground)
     # DML reads no features: the probe reads them itself.
     methods = dict(adm=None, dml=dict(type='mmseg_adm.DML'))
     return demo_config(city, work_dir, custom_hooks=[hook | options], model__methods=methods)
@@ -34,7 +34,10 @@ def test_a_run_is_probed_and_not_changed(city, tmp_path):
         similarities = [row[f'probe/similarity_{where}'] for where in ('foreground', 'background')]
         assert all(-1 <= value <= 1 for value in similarities)
         assert similarities[0] != similarities[1]
-        assert all(0 <= row[f'probe/response_{name}'] <= 1 for name in ('student', 'teacher'))
+        for name in ('student', 'teacher'):
+            assert 0 <= row[f'probe/response_{name}'] <= 1
+            quarters = [row[f'probe/right_{name}_quarter_{number}'] for number in (1, 2, 3, 4)]
+            assert all(0 <= share <= 1 for share in quarters)
     assert not any('features' in taps for taps in runner.model._taps_by_member().values()), (
         'DML reads features now: the test shows nothing'
     )
@@ -65,7 +68,7 @@ def test_a_probe_that_fails_leaves_no_hook(city, tmp_path, monkeypatch):
     def broken(*arguments):
         raise RuntimeError('broken')
 
-    monkeypatch.setattr(foreground_probe, 'attention', broken)
+    monkeypatch.setattr(agreement_probe, 'attention', broken)
     with pytest.raises(RuntimeError, match='broken'):
         runner.train()
     assert hooks_of(runner.model) == before
@@ -81,14 +84,26 @@ def test_overlap_by_hand():
     response = torch.tensor([[[5.0, 4.0, 3.0, 2.0, 9.0]]])
     foreground = torch.tensor([[[True, False, True, True, False]]])
     valid = torch.tensor([[[True, True, True, True, False]]])
-    assert foreground_probe._overlap(response, foreground, valid) == 0.5
+    assert agreement_probe._overlap(response, foreground, valid) == 0.5
+
+
+def test_right_by_quarter_by_hand():
+    similarity = torch.tensor([[[0.9, -0.5, 0.1, 0.3, 0.8, 0.5, 0.2, 0.7, 0.99]]])
+    labels = torch.tensor([[[0, 0, 0, 0, 0, 0, 0, 0, 1]]])
+    # From low to high similarity, without the last position: right, wrong, wrong, wrong, ...
+    predicted = torch.tensor([[[0, 0, 1, 1, 0, 1, 1, 0, 0]]])
+    logits = torch.nn.functional.one_hot(predicted, 2).movedim(-1, 1).float()
+    valid = labels == 0
+    shares = agreement_probe._right_by_quarter(logits, labels, similarity, valid)
+    assert shares == [0.5, 0.0, 0.5, 1.0]
+    assert agreement_probe._right_by_quarter(logits, labels, similarity, similarity < 0.2) == []
 
 
 @pytest.mark.parametrize('scale', [0.1, 10.0])
 def test_overlap_is_one_where_the_response_is_the_foreground(scale):
     foreground = torch.rand(1, 6, 8) > 0.6
     response = scale * (foreground + 0.1 * torch.rand(1, 6, 8))
-    assert foreground_probe._overlap(response, foreground, torch.ones_like(foreground)) == 1
+    assert agreement_probe._overlap(response, foreground, torch.ones_like(foreground)) == 1
 
 
 def test_a_network_alone_is_not_measured(city, tmp_path):

@@ -1,4 +1,4 @@
-"""Do the networks agree on the foreground, and do they respond there?"""
+"""Where do the networks agree, are they right there, and is it the foreground?"""
 
 from __future__ import annotations
 
@@ -19,15 +19,19 @@ from mmseg_adm.models.step import DistillationStep
 from mmseg_adm.models.taps import FeatureTap, recording
 from mmseg_adm.registry import HOOKS
 
+QUARTERS = 4
+
 
 @HOOKS.register_module()
-class ForegroundProbeHook(Hook):
-    """Measures where the members agree and where they respond, on a few validation images.
+class AgreementProbeHook(Hook):
+    """Measures where the members agree, and what they know there, on a few validation images.
 
     Every ``interval`` iterations it logs, as means over images, each over its labeled positions:
 
     - ``probe/similarity_foreground`` and ``..._background``: the cosine of the members' logits,
       centered over classes (which exists for networks of any width);
+    - ``probe/right_<member>_quarter_<1 to 4>``: the share of positions where a member predicts the
+      label, in the quarter of the positions where that similarity is lowest, and so on;
     - ``probe/response_<member>``: IoU of the foreground with the positions where the member's
       features respond most, by their mean square over channels, as many as are foreground in
       that image.
@@ -110,11 +114,15 @@ class ForegroundProbeHook(Hook):
     ) -> dict[str, float]:
         measured = {}
         student, teacher = (center_over_classes(step.read(name, 'logits')) for name in self.pair)
-        similarity = similarity_map(step.match_size(student, like=teacher), teacher)
+        student = step.match_size(student, like=teacher)
+        similarity = similarity_map(student, teacher)
         valid, foreground = _masks(step, similarity, classes)
         for name, mask in (('foreground', foreground), ('background', valid & ~foreground)):
             if mask.any():
                 measured[f'similarity_{name}'] = similarity[mask].mean().item()
+        for name, logits in zip(self.pair, (student, teacher), strict=True):
+            shares = _right_by_quarter(logits, step.labels_like(logits), similarity, valid)
+            measured |= {f'right_{name}_quarter_{n}': share for n, share in enumerate(shares, 1)}
         for name, tap in taps.items():
             response = attention(tap.value).view(-1, *tap.value.shape[-2:])
             valid, foreground = _masks(step, tap.value, classes)
@@ -127,6 +135,17 @@ def _masks(step: DistillationStep, maps: Tensor, classes: Tensor) -> tuple[Tenso
     valid = step.valid(maps)
     foreground = torch.isin(step.labels_like(maps), classes.to(maps.device))
     return valid, foreground & valid
+
+
+def _right_by_quarter(
+    logits: Tensor, labels: Tensor, similarity: Tensor, valid: Tensor
+) -> list[float]:
+    """Share of right predictions by quarters of the similarity, from low to high."""
+    order = similarity[valid].argsort()
+    if len(order) < QUARTERS:
+        return []
+    right = (logits.argmax(1) == labels)[valid][order].float()
+    return [part.mean().item() for part in right.tensor_split(QUARTERS)]
 
 
 def _overlap(response: Tensor, foreground: Tensor, valid: Tensor) -> float:
