@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from mmengine.config import Config
 
 from mmseg_adm.config import check_config
+from mmseg_adm.datasets.checks import check_data_paths
 from mmseg_adm.writing import remove_leftovers
 
 from .cost import multiply_adds
@@ -167,11 +168,12 @@ class _Sitting:
         """Build what is left to train once.
 
         Raises:
-            FileNotFoundError: If weights that a network starts from are missing.
+            FileNotFoundError: If data, or weights that a network starts from, are missing.
             ValueError: If a network cannot be built.
         """
         left = [cell for settings, cell in self.plan.trainings.items() if settings not in self.done]
-        for cell in {cell.row.settings: cell for cell in reversed(left)}.values():
+        rows = {cell.row.settings: cell for cell in reversed(left)}.values()
+        for cell in rows:
             try:
                 check_config(cell.row.resolved())
                 if cell.row.network:
@@ -181,6 +183,8 @@ class _Sitting:
                 raise FileNotFoundError(f"cell '{cell.row.key}': {error}") from error
             except Exception as error:  # whatever a network of somebody else's raises
                 raise ValueError(f"cell '{cell.row.key}': {error}") from error
+        for cell in rows:
+            check_data_paths(cell.row.resolved())
 
     def run(self, cell: Cell) -> None:
         """Train a cell unless it has finished."""

@@ -14,13 +14,14 @@ from mmengine.config import Config
 from plans import line_of, shipped, tiny_plan, write_plan
 
 from mmseg_adm import __version__
-from mmseg_adm.benchmark import Results, launch, lock, read_plan, run_plan, runs
+from mmseg_adm.benchmark import Results, launch, lock, read_plan, reading, run_plan, runs
 from mmseg_adm.benchmark import provenance as provenance_module
 from mmseg_adm.benchmark.launch import Launcher, assign_devices, visible_devices
 from mmseg_adm.benchmark.lock import locked
 from mmseg_adm.benchmark.provenance import changed_files, package_commit
 from mmseg_adm.benchmark.results import collect
 from mmseg_adm.commands.flags import options_of
+from mmseg_adm.config import read_config
 
 # Stands for a training: it writes down which devices it sees, and leaves nothing else.
 SCRIPT = """
@@ -415,6 +416,18 @@ def test_a_cell_that_cannot_be_prepared_is_named(error, kind, tmp_path, monkeypa
     results = Results(tmp_path / 'results.jsonl')
     with pytest.raises(kind, match=r"^cell 'tiny/(student|teacher)': "):
         run_plan(tiny_plan(tmp_path), results, tmp_path / 'work')
+
+
+def test_missing_data_are_said_before_anything_is_trained(tmp_path, monkeypatch):
+    monkeypatch.setenv('SYNTHETIC_CITY_ROOT', str(tmp_path / 'nowhere'))
+    monkeypatch.setattr(runs, 'multiply_adds', lambda row, processes: 1.0)
+    monkeypatch.setattr(runs, 'initial_weights', lambda *args: None)
+    results = Results(tmp_path / 'results.jsonl')
+    # A config is read once in a process, and says where its data lie.
+    monkeypatch.setattr(reading, '_config', read_config)
+    with pytest.raises(FileNotFoundError, match=r'train data .*nowhere does not exist'):
+        run_plan(tiny_plan(tmp_path), results, tmp_path / 'work')
+    assert not results.lines
 
 
 def test_other_code_begins_a_training_anew(stand_in, tmp_path, monkeypatch):
