@@ -92,7 +92,7 @@ def _measured(folder: str, model: dict) -> tuple[str, ...]:
         f'{scores["Gain"]:+.2f} ({low:+.2f} to {high:+.2f}{verdict})',
         f'{scores["Seeds"]}',
         f'{facts["Parameters (M)"]:.2f} M',
-        f'{facts["GFLOPs"]:.2f}',
+        'not known' if facts['GFLOPs'] is None else f'{facts["GFLOPs"]:.2f}',
         f'{facts["Inference Time (ms/im)"]:.0f}',
     )
 
