@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 VENV_OPENMMLAB ?= .venv-openmmlab
 VENV_DOCS ?= .venv-docs
-# A file stays in one process: what its tests share is made once.
-PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist loadfile
+# A file stays in one process: what its tests share is made once. In which order: tests/conftest.py.
+TWO = -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest $(TWO)
 # What setup.py asks for, said before pip refuses to fill the environment.
 FITS = $(PYTHON) -c 'import sys; (3, 10) <= sys.version_info[:2] <= (3, 13) or sys.exit("mmseg_adm \
     needs Python 3.10 to 3.13, and $(PYTHON) is " + sys.version.split()[0] + ". Name another: make \
@@ -40,7 +41,7 @@ lint: $(VENV)/installed
 # The core of the suite with the upstream distribution, in an environment of its own. What is slow
 # there is what launches processes and exports graphs, whichever distribution is beneath.
 test-openmmlab: $(VENV_OPENMMLAB)/installed
-	OMP_NUM_THREADS=1 $(VENV_OPENMMLAB)/bin/python -m pytest -n 2 --dist loadfile \
+	OMP_NUM_THREADS=1 $(VENV_OPENMMLAB)/bin/python -m pytest $(TWO) \
 	    -m "core and not slow"
 
 $(VENV)/installed: setup.py constraints.txt mmseg_adm/stack.py

@@ -1,6 +1,7 @@
 import gc
 import os
 import sys
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
@@ -11,6 +12,15 @@ sys.path.insert(0, str(Path(__file__).parent))
 CAMVID_ROOT = Path(
     os.environ.get('CAMVID_ROOT', Path(__file__).parents[2] / 'shared' / 'data' / 'camvid')
 )
+# A minute or more with a few tests.
+LONG = ('test_notebook.py', 'test_wheel.py', 'test_install.py', 'test_speed.py')
+
+
+@pytest.hookimpl(trylast=True)  # once it is known what runs
+def pytest_collection_modifyitems(items):
+    """Files that take long come first, so that no process goes on long after the others."""
+    counts = Counter(item.path for item in items)
+    items.sort(key=lambda item: (item.path.name not in LONG, -counts[item.path]))
 
 
 @pytest.fixture(autouse=True)
